@@ -1,0 +1,1 @@
+"""Client for Latchkey, API keys as a gRPC service."""

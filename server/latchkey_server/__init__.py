@@ -1,0 +1,1 @@
+"""Latchkey, API keys as a gRPC service."""

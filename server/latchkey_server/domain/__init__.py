@@ -1,0 +1,1 @@
+"""What Latchkey decides, in plain Python without a network or a database."""

@@ -1,0 +1,1 @@
+"""What speaks to PostgreSQL: the pool, the repositories and the migrations."""

@@ -1,0 +1,1 @@
+"""What speaks gRPC: interceptors, servicers and the conversion between messages and domain values."""
