@@ -1,0 +1,1 @@
+"""The code generated from the protos of latchkey.v1."""
