@@ -45,9 +45,7 @@ def missing_scopes(granted: Iterable[str], required: Iterable[Sequence[str]]) ->
     """Return the any-of groups of ``required`` that nothing in ``granted`` covers; empty means allowed."""
     grants = tuple(granted)
     return [
-        group
-        for group in required
-        if not any(scope_matches(grant, wanted) for wanted in group for grant in grants)
+        group for group in required if not any(scope_matches(grant, wanted) for wanted in group for grant in grants)
     ]
 
 

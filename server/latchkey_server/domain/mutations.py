@@ -1,0 +1,182 @@
+"""The one way in which anything is changed: revision, change rows, audit and request_id in one transaction.
+
+Each command says what to do as ``work(tx, now, revision)`` and returns Done. The workspace's revision is locked first,
+so that revisions are contiguous and in commit order (a sequence would show a gap while a slower transaction is open).
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.access import Caller
+from latchkey_server.domain.ids import new_id
+from latchkey_server.domain.model import AuditEvent, Change, Json, Revision
+from latchkey_server.domain.ports import AnsweredRequest, Clock, RequestKey, Store, Transaction
+
+T = TypeVar("T")
+
+REPLAY_WINDOW = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asks for a mutation and how: for access, audit and idempotence."""
+
+    caller: Caller
+    method: str
+    call_id: str
+    peer: str
+    request_id: str = ""
+    content_hash: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of audit: what was done to what, and its facts before and after."""
+
+    action: str
+    target_id: str
+    before: Json | None = None
+    after: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command did. ``outcome`` is kept for replays: ids and results, never a secret."""
+
+    changes: tuple[Change, ...] = ()
+    audit: tuple[Entry, ...] = ()
+    outcome: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(Generic[T]):
+    """A mutation's answer."""
+
+    value: T
+    revision: Revision
+    replayed: bool
+
+
+Work = Callable[[Transaction, datetime, int], Awaitable[Done]]
+View = Callable[[Transaction, datetime, Json], Awaitable[T]]
+
+
+class RequestRaced(Exception):
+    """Another call answered the same request_id at the same moment: run again and find its answer."""
+
+
+class Mutations:
+    """Runs commands by the rules above."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def run(
+        self,
+        origin: Origin,
+        work: Work,
+        view: View[T],
+        *,
+        workspace_id: UUID | None = None,
+        while_disabled: bool = False,
+    ) -> Applied[T]:
+        """Run ``work`` on the caller's workspace (or the one given) and return what ``view`` makes of its outcome.
+
+        Raises WorkspaceDisabled unless ``while_disabled``, RequestIdReused, and whatever the work raises.
+        """
+        target = workspace_id or origin.caller.workspace_id
+
+        async def transaction(tx: Transaction) -> Applied[T]:
+            return await self._apply(tx, origin, work, view, target, while_disabled)
+
+        while True:
+            try:
+                return await self._store.write(transaction)
+            except RequestRaced:
+                continue
+
+    async def _apply(
+        self,
+        tx: Transaction,
+        origin: Origin,
+        work: Work,
+        view: View[T],
+        workspace_id: UUID,
+        while_disabled: bool,
+    ) -> Applied[T]:
+        current = await tx.workspaces.lock_revision(workspace_id)
+        now = self._clock()
+        if answered := await _answered(tx, origin, now):
+            return await _replay(tx, answered, view, workspace_id, now)
+        if not while_disabled:
+            await _require_enabled(tx, workspace_id)
+        done = await work(tx, now, current + 1)
+        revision = Revision(workspace_id, current + len(done.changes))
+        await tx.workspaces.append_changes(workspace_id, current, done.changes)
+        await tx.audit.append(audit_events(origin, done.audit, workspace_id, now))
+        if origin.request_id:
+            await _remember(tx, origin, done, revision, now)
+        return Applied(await view(tx, now, done.outcome), revision, replayed=False)
+
+
+def audit_events(origin: Origin, entries: tuple[Entry, ...], workspace_id: UUID, now: datetime) -> list[AuditEvent]:
+    """Return the audit events of a command, as they are stored."""
+    return [
+        AuditEvent(
+            workspace_id=workspace_id,
+            audit_event_id=new_id(),
+            actor_id=origin.caller.management_key_id,
+            actor_member=origin.caller.member,
+            action=entry.action,
+            target_id=entry.target_id,
+            before=entry.before,
+            after=entry.after,
+            call_id=origin.call_id,
+            peer=origin.peer,
+            event_time=now,
+        )
+        for entry in entries
+    ]
+
+
+async def _require_enabled(tx: Transaction, workspace_id: UUID) -> None:
+    workspace = await tx.workspaces.get(workspace_id)
+    if workspace is not None and not workspace.enabled:
+        raise errors.WorkspaceDisabled("The workspace is disabled and takes no changes.")
+
+
+def _request_key(origin: Origin) -> RequestKey:
+    caller = origin.caller
+    return RequestKey(caller.workspace_id, caller.management_key_id, origin.method, origin.request_id)
+
+
+async def _answered(tx: Transaction, origin: Origin, now: datetime) -> Json | None:
+    if not origin.request_id:
+        return None
+    answered = await tx.requests.find(_request_key(origin), now - REPLAY_WINDOW)
+    if answered is None:
+        return None
+    if answered.content_hash != origin.content_hash:
+        raise errors.RequestIdReused(origin.method)
+    return answered.outcome
+
+
+async def _replay(tx: Transaction, outcome: Json, view: View[T], workspace_id: UUID, now: datetime) -> Applied[T]:
+    revision = Revision(UUID(outcome["workspace_id"]), outcome["revision"])
+    return Applied(await view(tx, now, outcome["outcome"]), revision, replayed=True)
+
+
+async def _remember(tx: Transaction, origin: Origin, done: Done, revision: Revision, now: datetime) -> None:
+    outcome = {
+        "workspace_id": str(revision.workspace_id),
+        "revision": revision.number,
+        "outcome": done.outcome,
+    }
+    answered = AnsweredRequest(origin.content_hash, outcome)
+    if not await tx.requests.record(_request_key(origin), answered, now - REPLAY_WINDOW, now):
+        raise RequestRaced

@@ -1,0 +1,73 @@
+"""Pages: a token carries where to go on and which question it belongs to."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from latchkey_server.domain import errors
+
+T = TypeVar("T")
+
+_BINDING_BYTES = 8
+
+DEFAULT_SIZE, MAX_SIZE = 50, 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of a list, and the cursor behind them, None on the last page."""
+
+    items: Sequence[T]
+    next_cursor: str | None
+
+
+def encode_token(binding: bytes, cursor: str | None) -> str:
+    """Return the token that continues behind ``cursor`` for the question that ``binding`` stands for."""
+    if cursor is None:
+        return ""
+    return base64.urlsafe_b64encode(_digest(binding) + cursor.encode()).decode().rstrip("=")
+
+
+def decode_token(binding: bytes, token: str) -> str | None:
+    """Return the cursor of a token, None for an empty one; raises PageTokenInvalid unless it is of this question."""
+    if not token:
+        return None
+    try:
+        raw = base64.urlsafe_b64decode((token + "=" * (-len(token) % 4)).encode("ascii"))
+        cursor = raw[_BINDING_BYTES:].decode()
+    except (binascii.Error, UnicodeError, ValueError):
+        raise errors.PageTokenInvalid from None
+    if raw[:_BINDING_BYTES] != _digest(binding):
+        raise errors.PageTokenInvalid
+    return cursor
+
+
+def page_size(asked: int, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) -> int:
+    """Return how many items a page holds at most; raises InvalidField for a negative wish."""
+    if asked < 0:
+        raise errors.InvalidField.one("page_size", "must not be negative")
+    return min(asked or default, most)
+
+
+def id_cursor(cursor: str | None) -> UUID | None:
+    """Return the id behind which an id-ordered list goes on."""
+    if cursor is None:
+        return None
+    try:
+        return UUID(cursor)
+    except ValueError:
+        raise errors.PageTokenInvalid from None
+
+
+def cut(items: Sequence[T], size: int, cursor_of: Callable[[T], str]) -> Page[T]:
+    """Return a page of ``size`` out of a list that was read one item longer."""
+    shown = items[:size]
+    return Page(shown, cursor_of(shown[-1]) if len(items) > size else None)
+
+
+def _digest(binding: bytes) -> bytes:
+    return hashlib.sha256(binding).digest()[:_BINDING_BYTES]

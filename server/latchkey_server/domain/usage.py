@@ -1,0 +1,219 @@
+"""Usage events: what is accepted, which ones are the same, and what they add to the roll-ups (spec §5).
+
+Money is int64 nano-dollars; there are no floats anywhere.
+"""
+
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.model import NANOS, Json
+from latchkey_server.domain.validation import (
+    MEMBER_MAX,
+    UNITS_MAX,
+    Violations,
+    check_metadata,
+    check_range,
+    check_text,
+    check_token,
+)
+
+COST_MAX = 1_000_000 * NANOS
+TOKENS_MAX = 1_000_000_000_000
+EVENT_ID_MAX = 128
+TEXT_MAX = 128
+METADATA_MAX = 512
+
+
+class UsageType(enum.IntEnum):
+    """What the numbers of an event mean; the numbers are the proto's and the database's."""
+
+    CONSUME = 1
+    REFUND = 2
+    ADJUSTMENT = 3
+    BLOCKED = 4
+    ERROR = 5
+
+
+class Outcome(enum.IntEnum):
+    """What became of an event; the numbers are the proto's."""
+
+    NEW = 1
+    DUPLICATE = 2
+    CONFLICT = 3
+    REJECTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """An event as it was sent, before defaults; ``cost`` in nano-dollars, times to the microsecond."""
+
+    source: str
+    event_id: str
+    key_id: UUID
+    type: UsageType
+    occurred_time: datetime
+    member: str | None = None
+    model: str = ""
+    task: str = ""
+    requests: int | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: int = 0
+    operation_id: str = ""
+    metadata: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event with its identity, its content and its defaults."""
+
+    event: UsageEvent
+    id_hash: bytes
+    content_hash: bytes
+    member: str
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """What became of one event; ``error`` says why it is REJECTED or CONFLICT."""
+
+    outcome: Outcome
+    error: LatchkeyError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RollUp:
+    """What events add to one key on one UTC day; ``spend`` and ``adjustments`` in nano-dollars."""
+
+    key_id: UUID
+    day: date
+    spend: int = 0
+    adjustments: int = 0
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+def check_event(event: UsageEvent) -> None:
+    """Raise InvalidField for an event that can't be accepted whatever the time and the key."""
+    found = Violations("event")
+    check_token(found, "source", event.source, required=True)
+    if not (event.event_id.isascii() and event.event_id.isprintable()) or " " in event.event_id:
+        found.add("event_id", "must be printable ASCII characters")
+    if not 1 <= len(event.event_id) <= EVENT_ID_MAX:
+        found.add("event_id", f"must be 1 to {EVENT_ID_MAX} characters")
+    check_text(found, "member", event.member or "", MEMBER_MAX)
+    check_text(found, "model", event.model, TEXT_MAX)
+    check_text(found, "task", event.task, TEXT_MAX)
+    check_token(found, "operation_id", event.operation_id)
+    if event.metadata is not None:
+        check_metadata(found, "metadata", event.metadata, METADATA_MAX)
+    _check_numbers(found, event)
+    found.check()
+
+
+def _check_numbers(found: Violations, event: UsageEvent) -> None:
+    check_range(found, "requests", event.requests or 0, 0, UNITS_MAX)
+    check_range(found, "input_tokens", event.input_tokens, 0, TOKENS_MAX)
+    check_range(found, "output_tokens", event.output_tokens, 0, TOKENS_MAX)
+    check_range(found, "cached_tokens", event.cached_tokens, 0, TOKENS_MAX)
+    if event.cached_tokens > event.input_tokens:
+        found.add("cached_tokens", "must be at most input_tokens")
+    if not -COST_MAX <= event.cost <= COST_MAX:
+        found.add("cost", "must be at most 1,000,000 USD either way")
+    match event.type:
+        case UsageType.CONSUME if event.cost < 0:
+            found.add("cost", "must not be negative for CONSUME; send a REFUND")
+        case UsageType.REFUND if event.cost > 0:
+            found.add("cost", "must not be positive for REFUND")
+        case UsageType.BLOCKED | UsageType.ERROR if event.cost:
+            found.add("cost", f"must be 0 for {event.type.name}")
+        case _:
+            pass
+    counts = (event.requests or 0, event.input_tokens, event.output_tokens, event.cached_tokens)
+    if event.type is not UsageType.CONSUME and any(counts):
+        found.add("requests", f"and all tokens must be 0 for {event.type.name}")
+
+
+def check_time(event: UsageEvent, earliest: datetime, latest: datetime) -> None:
+    """Raise OccurredTimeOutOfRange unless the event happened within [earliest, latest]."""
+    if not earliest <= event.occurred_time <= latest:
+        raise errors.OccurredTimeOutOfRange(
+            "occurred_time is outside the accepted window.",
+            earliest=earliest.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            latest=latest.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        )
+
+
+def stored(event: UsageEvent, key_member: str) -> StoredEvent:
+    """Return the event with its hashes and defaults; ``key_member`` is stamped on it when it names no member."""
+    default_requests = 1 if event.type is UsageType.CONSUME else 0
+    return StoredEvent(
+        event=event,
+        id_hash=id_hash(event.source, event.event_id),
+        content_hash=content_hash(event),
+        member=key_member if event.member is None else event.member,
+        requests=default_requests if event.requests is None else event.requests,
+    )
+
+
+def id_hash(source: str, event_id: str) -> bytes:
+    """Return the 16 bytes that stand for an event's identity in its workspace."""
+    return hashlib.sha256(f"{source}\n{event_id}".encode()).digest()[:16]
+
+
+def content_hash(event: UsageEvent) -> bytes:
+    """Return 16 bytes over the fixed list of fields that make two events the same, as sent, before defaults."""
+    content = [
+        str(event.key_id),
+        int(event.type),
+        event.member,
+        event.model,
+        event.task,
+        event.requests,
+        event.input_tokens,
+        event.output_tokens,
+        event.cached_tokens,
+        event.cost,
+        event.occurred_time.astimezone(UTC).isoformat(timespec="microseconds"),
+        event.operation_id,
+        event.metadata,
+    ]
+    text = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def roll_up(events: Iterable[StoredEvent]) -> list[RollUp]:
+    """Return what the events add to each key and UTC day, sorted, so that concurrent batches can't deadlock."""
+    sums: dict[tuple[UUID, date], list[int]] = {}
+    for item in events:
+        event = item.event
+        added = sums.setdefault((event.key_id, event.occurred_time.astimezone(UTC).date()), [0] * 6)
+        consumed = event.type is UsageType.CONSUME
+        added[0] += event.cost if consumed else 0
+        added[1] += 0 if consumed else event.cost
+        added[2] += item.requests
+        added[3] += event.input_tokens
+        added[4] += event.output_tokens
+        added[5] += event.cached_tokens
+    return [RollUp(key_id, day, *added) for (key_id, day), added in sorted(sums.items())]
+
+
+def compare(known: Mapping[bytes, bytes], event: UsageEvent) -> ItemResult | None:
+    """Return DUPLICATE or CONFLICT for an event whose identity is known, else None."""
+    recorded = known.get(id_hash(event.source, event.event_id))
+    if recorded is None:
+        return None
+    if recorded == content_hash(event):
+        return ItemResult(Outcome.DUPLICATE)
+    return ItemResult(Outcome.CONFLICT, errors.UsageConflict())

@@ -1,0 +1,142 @@
+"""QueryUsage and ListUsageEvents: what may be asked, by whom, and page by page (spec §5)."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.access import Caller
+from latchkey_server.domain.buckets import Bucket, Width, buckets, check_range, time_zone
+from latchkey_server.domain.paging import Page
+from latchkey_server.domain.ports import Clock, Store, Transaction
+from latchkey_server.domain.usage_report import (
+    Dimension,
+    EventPage,
+    Measure,
+    UsageFilter,
+    UsageQuestion,
+    UsageRecord,
+    UsageReport,
+)
+from latchkey_server.domain.validation import Violations, check_count, check_environment
+
+VALUES_MAX = 100
+TOP_MAX = 1_000
+DEFAULT_ROWS, MAX_ROWS = 1_000, 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UsageAsk:
+    """A report as it is asked for."""
+
+    start: datetime
+    end: datetime
+    width: Width = Width.NONE
+    zone: str = ""
+    group_by: tuple[Dimension, ...] = ()
+    wanted: UsageFilter = field(default_factory=UsageFilter)
+    top: int = 0
+    order_by: Measure = Measure.SPEND
+
+
+class UsageQueries:
+    """Answers questions about usage, in the caller's workspace and apis only."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def report(self, caller: Caller, ask: UsageAsk, size: int, cursor: str | None) -> UsageReport:
+        """Return one page of a report with the totals of the whole; raises InvalidField."""
+        question = _question(ask, size, cursor)
+        bound = _bound(caller, question.wanted)
+
+        async def work(tx: Transaction) -> UsageReport:
+            if bound is None:
+                return UsageReport(as_of=self._clock())
+            return await tx.usage.report(caller.workspace_id, replace(question, wanted=bound))
+
+        return await self._store.read(work)
+
+    async def events(self, caller: Caller, asked: EventPage, cursor: str | None) -> Page[UsageRecord]:
+        """Return one page of events, newest first; raises InvalidField."""
+        if not asked.start < asked.end:
+            raise errors.InvalidField.one("end_time", "must be after start_time")
+        wanted = _normalized(asked.wanted)
+        bound = _bound(caller, wanted)
+        if bound is None:
+            return Page((), None)
+        page = replace(asked, wanted=bound, limit=asked.limit + 1, before=_event_cursor(cursor))
+
+        async def work(tx: Transaction) -> Page[UsageRecord]:
+            found = await tx.usage.events(caller.workspace_id, page)
+            shown = [
+                UsageRecord(row.event, row.record_time, f"{row.event.occurred_time.isoformat()}/{row.id_hash.hex()}")
+                for row in found[: asked.limit]
+            ]
+            return Page(shown, shown[-1].cursor if len(found) > asked.limit else None)
+
+        return await self._store.read(work)
+
+
+def default_range(start: datetime | None, end: datetime | None, now: datetime) -> Bucket:
+    """Return the range of a list of events: the 24 hours up to 5 minutes from now unless told otherwise."""
+    until = end or now + timedelta(minutes=5)
+    return start or until - timedelta(hours=24), until
+
+
+def _question(ask: UsageAsk, size: int, cursor: str | None) -> UsageQuestion:
+    check_range(ask.start, ask.end)
+    found = Violations()
+    if not 0 <= ask.top <= TOP_MAX:
+        found.add("top", f"must be 0 to {TOP_MAX:,}")
+    if len(set(ask.group_by)) != len(ask.group_by):
+        found.add("group_by", "must not name a dimension twice")
+    found.check()
+    return UsageQuestion(
+        buckets=buckets(ask.start, ask.end, ask.width, time_zone(ask.zone)),
+        group_by=ask.group_by,
+        wanted=_normalized(ask.wanted),
+        top=ask.top if ask.group_by else 0,
+        order_by=ask.order_by,
+        offset=_offset(cursor),
+        limit=size,
+    )
+
+
+def _normalized(wanted: UsageFilter) -> UsageFilter:
+    found = Violations("filter")
+    lists = ("labels", "key_ids", "models", "members", "tasks", "external_ids", "api_ids")
+    for name in lists:
+        field_name = "environments.labels" if name == "labels" else name
+        check_count(found, field_name, getattr(wanted, name), VALUES_MAX)
+    labels = [
+        check_environment(found, f"environments.labels[{index}]", label) for index, label in enumerate(wanted.labels)
+    ]
+    found.check()
+    return replace(wanted, labels=tuple(labels))
+
+
+def _bound(caller: Caller, wanted: UsageFilter) -> UsageFilter | None:
+    """Return the filter narrowed to the caller's api binding; None when nothing can match."""
+    if not caller.api_ids:
+        return wanted
+    api_ids = caller.api_ids.intersection(wanted.api_ids) if wanted.api_ids else caller.api_ids
+    return replace(wanted, api_ids=tuple(sorted(api_ids))) if api_ids else None
+
+
+def _offset(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not cursor.isdecimal() or len(cursor) > 12:
+        raise errors.PageTokenInvalid
+    return int(cursor)
+
+
+def _event_cursor(cursor: str | None) -> tuple[datetime, bytes] | None:
+    if cursor is None:
+        return None
+    try:
+        occurred, _, id_hash = cursor.partition("/")
+        return datetime.fromisoformat(occurred), bytes.fromhex(id_hash)
+    except ValueError:
+        raise errors.PageTokenInvalid from None

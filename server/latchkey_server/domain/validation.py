@@ -1,0 +1,140 @@
+"""Field rules that several nouns share; violations are gathered, so that a caller sees all of them at once."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from latchkey.rules import has_control_characters, normalize_environment
+from latchkey_server.domain import errors
+from latchkey_server.domain.errors import Violation
+from latchkey_server.domain.model import Json, RateLimit
+
+T = TypeVar("T")
+
+NAME_MAX = 128
+MEMBER_MAX = 128
+EXTERNAL_ID_MAX = 255
+NOTE_MAX = 1_000
+METADATA_MAX = 4_096
+RATELIMITS_MAX = 20
+UNITS_MAX = 1_000_000_000
+PREFIX = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
+TOKEN = re.compile(r"[!-~]{1,64}")
+_RATELIMIT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_WINDOW_MIN, _WINDOW_MAX = timedelta(seconds=1), timedelta(days=31)
+
+
+class Violations:
+    """The violations found so far, under a path such as ``key``."""
+
+    def __init__(self, path: str = "") -> None:
+        self._path = f"{path}." if path else ""
+        self.found: list[Violation] = []
+
+    def add(self, field: str, problem: str) -> None:
+        """Note that ``field`` breaks its rule."""
+        self.found.append(Violation(self._path + field, problem))
+
+    def attempt(self, field: str, convert: Callable[[], T], fallback: T) -> T:
+        """Return what ``convert`` gives, or note its ValueError and return the fallback."""
+        try:
+            return convert()
+        except ValueError as error:
+            self.add(field, str(error))
+            return fallback
+
+    def check(self) -> None:
+        """Raise InvalidField if anything was found."""
+        if self.found:
+            raise errors.InvalidField(self.found)
+
+
+def check_text(found: Violations, field: str, text: str, most: int) -> str:
+    """Return ``text`` after noting control characters and lengths beyond ``most`` code points."""
+    if len(text) > most:
+        found.add(field, f"must be at most {most} code points")
+    if has_control_characters(text):
+        found.add(field, "must not contain control characters")
+    return text
+
+
+def check_note(found: Violations, field: str, text: str) -> str:
+    """Return a note, which may hold line breaks and tabs, after noting what else is wrong with it."""
+    check_text(found, field, text.translate({9: " ", 10: " ", 13: " "}), NOTE_MAX)
+    return text
+
+
+def check_token(found: Violations, field: str, text: str, *, required: bool = False) -> str:
+    """Return an opaque id of the caller's (1 to 64 printable ASCII characters) after noting what is wrong."""
+    if (text or required) and not TOKEN.fullmatch(text):
+        found.add(field, "must be 1 to 64 printable ASCII characters")
+    return text
+
+
+def check_environment(found: Violations, field: str, text: str) -> str:
+    """Return the normalised label after noting control characters."""
+    return found.attempt(field, lambda: normalize_environment(text), "")
+
+
+def check_count(found: Violations, field: str, values: Collection[object], most: int) -> None:
+    """Note lists that are longer than ``most``."""
+    if len(values) > most:
+        found.add(field, f"must have at most {most} entries")
+
+
+def check_range(found: Violations, field: str, value: int, least: int, most: int) -> int:
+    """Return ``value`` after noting that it lies outside [least, most]."""
+    if not least <= value <= most:
+        found.add(field, f"must be {least:,} to {most:,}")
+    return value
+
+
+def check_prefix(found: Violations, field: str, prefix: str) -> str:
+    """Return a secret prefix after noting a wrong one."""
+    if not PREFIX.fullmatch(prefix):
+        found.add(field, "must be 1 to 32 of [A-Za-z0-9_-], alphanumeric at both ends")
+    return prefix
+
+
+def compact_json(value: Json) -> str:
+    """Return the compact JSON text by which sizes are measured and contents compared."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+
+
+def check_metadata(found: Violations, field: str, metadata: Json, most: int = METADATA_MAX) -> Json:
+    """Return metadata after noting what can't be stored: too large, not finite, U+0000."""
+    if not _storable(metadata):
+        found.add(field, "must hold finite numbers and no U+0000")
+    elif len(compact_json(metadata).encode()) > most:
+        found.add(field, f"must be at most {most} bytes as compact JSON")
+    return metadata
+
+
+def _storable(value: object) -> bool:
+    if isinstance(value, dict):
+        return all("\0" not in key and _storable(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_storable, value))
+    if isinstance(value, str):
+        return "\0" not in value
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def check_ratelimits(found: Violations, field: str, limits: Sequence[RateLimit]) -> tuple[RateLimit, ...]:
+    """Return rate limits after noting wrong names, numbers and windows, each by its index."""
+    check_count(found, field, limits, RATELIMITS_MAX)
+    names: set[str] = set()
+    for index, limit in enumerate(limits):
+        at = f"{field}[{index}]"
+        if not _RATELIMIT_NAME.fullmatch(limit.name):
+            found.add(f"{at}.name", "must be 1 to 64 of [A-Za-z0-9_.-]")
+        if limit.name in names:
+            found.add(f"{at}.name", "must be unique in the list")
+        names.add(limit.name)
+        check_range(found, f"{at}.limit", limit.limit, 1, UNITS_MAX)
+        if not _WINDOW_MIN <= limit.window <= _WINDOW_MAX or limit.window.microseconds:
+            found.add(f"{at}.window", "must be whole seconds, 1 s to 31 days")
+    return tuple(limits)

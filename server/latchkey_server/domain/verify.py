@@ -1,0 +1,355 @@
+"""The verdict on one secret (spec §4): pure, and in the order in which the specification lists the checks.
+
+``decide`` takes what is known of the key (a Record, or None), what the caller asks (a Question) and the time, and gives
+a Verdict. It reads no clock, no database and no cache.
+"""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from latchkey.rules import begun, ip_allowed, missing_scopes, model_allowed, unexpired
+from latchkey_server.domain import errors
+from latchkey_server.domain.access import Caller
+from latchkey_server.domain.model import CreditState, Identity, Key, RateLimit, Revision, SpendState
+
+NO_TIME = timedelta(0)
+
+
+class Code(enum.IntEnum):
+    """The verdicts; the numbers are the proto's. After VALID they stand in the order of the checks."""
+
+    VALID = 1
+    NOT_FOUND = 2
+    WORKSPACE_DISABLED = 3
+    REVOKED = 4
+    DISABLED = 5
+    NOT_YET_VALID = 6
+    EXPIRED = 7
+    ENVIRONMENT_MISMATCH = 8
+    IP_NOT_ALLOWED = 9
+    MODEL_NOT_ALLOWED = 10
+    INSUFFICIENT_SCOPE = 11
+    RATE_LIMITED = 12
+    SPEND_LIMIT_EXCEEDED = 13
+    CREDITS_EXHAUSTED = 14
+
+
+class CheckVerdict(enum.IntEnum):
+    """What one check said; the numbers are the proto's."""
+
+    PASSED = 1
+    FAILED = 2
+    NOT_ASKED = 3
+    NOT_EVALUATED = 4
+    NOT_ENFORCED = 5
+
+
+class Degradation(enum.IntEnum):
+    """A promise that an answer could not keep in full; the numbers are the proto's."""
+
+    LIMIT_NOT_ENFORCED = 1
+    STALE_RECORD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitCost:
+    """A named limit that the caller wants applied."""
+
+    name: str
+    cost: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a caller asks about one secret, validated and normalised. What is None or empty is not checked."""
+
+    sha256: bytes
+    api_id: UUID | None = None
+    required_scopes: tuple[tuple[str, ...], ...] = ()
+    environments: tuple[str, ...] = ()
+    client_ip: str | None = None
+    model: str | None = None
+    cost: int = 1
+    ratelimits: tuple[RateLimitCost, ...] = ()
+    estimated_cost: int | None = None
+    operation_id: str = ""
+    tags: tuple[str, ...] = ()
+    dry_run: bool = False
+    explain: bool = False
+    omit_metadata: bool = False
+    min_revision: Revision | None = None
+    max_staleness: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that a verdict on one secret may depend on, read in one snapshot; ``revision`` is the workspace's then."""
+
+    key: Key
+    secret_id: UUID
+    secret_end_time: datetime | None
+    secret_ended: bool
+    identity: Identity | None
+    workspace_enabled: bool
+    max_cacheable_for: timedelta
+    credits: CreditState | None
+    spend: SpendState | None
+    revision: int
+
+    @property
+    def ratelimits(self) -> tuple[RateLimit, ...]:
+        """The limits that apply: the key's own, then those of its identity that it does not override."""
+        own = self.key.fields.ratelimits
+        if self.identity is None:
+            return own
+        names = {limit.name for limit in own}
+        return own + tuple(limit for limit in self.identity.ratelimits if limit.name not in names)
+
+    @property
+    def limited(self) -> bool:
+        """Tell whether a verification consumes anything: then no cache may answer for it."""
+        return bool(self.credits or self.spend or self.ratelimits)
+
+
+class CheckResult(NamedTuple):
+    """One step of an explanation."""
+
+    code: Code
+    verdict: CheckVerdict
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer; ``record`` is None exactly when the code is NOT_FOUND."""
+
+    code: Code
+    record: Record | None
+    decided_time: datetime
+    cacheable_for: timedelta = NO_TIME
+    degraded: tuple[Degradation, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+
+
+def decide(record: Record | None, question: Question, caller: Caller, now: datetime) -> Verdict:
+    """Return the verdict: the first check that fails gives the code, else VALID.
+
+    Raises UnknownRateLimit when the question names a limit that neither the key nor its identity has.
+    """
+    if record is None or not visible(record, question, caller, now):
+        return Verdict(Code.NOT_FOUND, None, now)
+    _require_known_ratelimits(record, question)
+    code = next((check.code for check in CHECKS if check.fails(record, question, now)), Code.VALID)
+    return Verdict(
+        code=code,
+        record=record,
+        decided_time=now,
+        cacheable_for=cacheable_for(record, now),
+        degraded=(Degradation.LIMIT_NOT_ENFORCED,) if record.limited else (),
+        checks=_explain(record, question, now) if question.explain else (),
+    )
+
+
+def visible(record: Record, question: Question, caller: Caller, now: datetime) -> bool:
+    """Tell whether this caller may learn of this key by this secret: anything else is NOT_FOUND and nothing more."""
+    key = record.key
+    return (
+        key.delete_time is None
+        and not record.secret_ended
+        and unexpired(record.secret_end_time, now)
+        and (caller.all_workspaces or key.workspace_id == caller.workspace_id)
+        and caller.covers_api(key.api_id)
+        and question.api_id in (None, key.api_id)
+    )
+
+
+Ask = Callable[[Record, Question, datetime], bool]
+
+
+class Check(NamedTuple):
+    """One check: when it applies, what it demands, and what it looked at in words for people."""
+
+    code: Code
+    applies: Ask
+    holds: Ask
+    show: Callable[[Record, Question, datetime], str]
+
+    def fails(self, record: Record, question: Question, now: datetime) -> bool:
+        """Tell whether this check refuses the key."""
+        return self.applies(record, question, now) and not self.holds(record, question, now)
+
+
+def _always(_record: Record, _question: Question, _now: datetime) -> bool:
+    return True
+
+
+CHECKS = (
+    Check(
+        Code.WORKSPACE_DISABLED,
+        applies=_always,
+        holds=lambda record, _question, _now: record.workspace_enabled,
+        show=lambda record, _question, _now: f"workspace enabled: {_yes(record.workspace_enabled)}",
+    ),
+    Check(
+        Code.REVOKED,
+        applies=_always,
+        holds=lambda record, _question, _now: record.key.revocation is None,
+        show=lambda record, _question, _now: f"revoked: {_yes(record.key.revocation is not None)}",
+    ),
+    Check(
+        Code.DISABLED,
+        applies=_always,
+        holds=lambda record, _question, _now: record.key.fields.enabled,
+        show=lambda record, _question, _now: f"enabled: {_yes(record.key.fields.enabled)}",
+    ),
+    Check(
+        Code.NOT_YET_VALID,
+        applies=lambda record, _question, _now: record.key.fields.not_before_time is not None,
+        holds=lambda record, _question, now: begun(record.key.fields.not_before_time, now),
+        show=lambda record, _question, now: f"from {_time(record.key.fields.not_before_time)}, now {_time(now)}",
+    ),
+    Check(
+        Code.EXPIRED,
+        applies=lambda record, _question, _now: record.key.fields.expire_time is not None,
+        holds=lambda record, _question, now: unexpired(record.key.fields.expire_time, now),
+        show=lambda record, _question, now: f"until {_time(record.key.fields.expire_time)}, now {_time(now)}",
+    ),
+    Check(
+        Code.ENVIRONMENT_MISMATCH,
+        applies=lambda _record, question, _now: bool(question.environments),
+        holds=lambda record, question, _now: record.key.fields.environment in question.environments,
+        show=lambda record, question, _now: (
+            f"environment {record.key.fields.environment!r}, asserted {_listed(question.environments)}"
+        ),
+    ),
+    Check(
+        Code.IP_NOT_ALLOWED,
+        applies=lambda record, _question, _now: bool(record.key.fields.allow_ips),
+        holds=lambda record, question, _now: ip_allowed(record.key.fields.allow_ips, question.client_ip),
+        show=lambda record, question, _now: (
+            f"client_ip {question.client_ip!r}, allowed {_listed(record.key.fields.allow_ips)}"
+        ),
+    ),
+    Check(
+        Code.MODEL_NOT_ALLOWED,
+        applies=lambda record, question, _now: _limits_models(record) and question.model is not None,
+        holds=lambda record, question, _now: _allows_model(record, question.model),
+        show=lambda record, question, _now: f"model {question.model!r}, allowed {_models(record)}",
+    ),
+    Check(
+        Code.INSUFFICIENT_SCOPE,
+        applies=lambda _record, question, _now: bool(question.required_scopes),
+        holds=lambda record, question, _now: not missing_scopes(record.key.fields.scopes, question.required_scopes),
+        show=lambda record, question, _now: (
+            f"required {_required(question)}, granted {_listed(record.key.fields.scopes)}"
+        ),
+    ),
+)
+"""The checks that consume nothing, in the order that the specification fixes."""
+
+
+class Budget(NamedTuple):
+    """One check that consumes something: whether the key has such a rule, and what it is in words for people."""
+
+    code: Code
+    applies: Callable[[Record], bool]
+    show: Callable[[Record], str]
+
+
+BUDGETS = (
+    Budget(
+        Code.RATE_LIMITED,
+        applies=lambda record: bool(record.ratelimits),
+        show=lambda record: f"limits {_listed(tuple(limit.name for limit in record.ratelimits))}",
+    ),
+    Budget(
+        Code.SPEND_LIMIT_EXCEEDED,
+        applies=lambda record: record.spend is not None,
+        show=lambda record: f"remaining {record.spend.remaining if record.spend else 'unlimited'} nano-dollars",
+    ),
+    Budget(
+        Code.CREDITS_EXHAUSTED,
+        applies=lambda record: record.credits is not None,
+        show=lambda record: f"remaining {record.credits.remaining if record.credits else 'unlimited'} credits",
+    ),
+)
+"""The checks that consume something, in the order that the specification fixes; their enforcement is still to come."""
+
+
+def cacheable_for(record: Record, now: datetime) -> timedelta:
+    """Return how long this answer may be reused without watching: until the first instant that may alter it."""
+    if record.limited:
+        return NO_TIME
+    fields = record.key.fields
+    instants = (fields.expire_time, fields.not_before_time, record.secret_end_time)
+    ahead = [instant - now for instant in instants if instant is not None and instant > now]
+    return min([record.max_cacheable_for, *ahead])
+
+
+def _require_known_ratelimits(record: Record, question: Question) -> None:
+    known = {limit.name for limit in record.ratelimits} if question.ratelimits else set()
+    for wanted in question.ratelimits:
+        if wanted.name not in known:
+            raise errors.UnknownRateLimit(
+                f"Neither the key nor its identity has a rate limit named {wanted.name!r}.", name=wanted.name
+            )
+
+
+def _explain(record: Record, question: Question, now: datetime) -> tuple[CheckResult, ...]:
+    found = CheckResult(Code.NOT_FOUND, CheckVerdict.PASSED, "the secret belongs to a key that the caller may see")
+    checked = [
+        CheckResult(check.code, _check_verdict(check, record, question, now), check.show(record, question, now))
+        for check in CHECKS
+    ]
+    refused = any(result.verdict is CheckVerdict.FAILED for result in checked)
+    consuming = [
+        CheckResult(budget.code, _budget_verdict(budget, record, refused), budget.show(record)) for budget in BUDGETS
+    ]
+    return (found, *checked, *consuming)
+
+
+def _check_verdict(check: Check, record: Record, question: Question, now: datetime) -> CheckVerdict:
+    if not check.applies(record, question, now):
+        return CheckVerdict.NOT_ASKED
+    return CheckVerdict.PASSED if check.holds(record, question, now) else CheckVerdict.FAILED
+
+
+def _budget_verdict(budget: Budget, record: Record, refused: bool) -> CheckVerdict:
+    if not budget.applies(record):
+        return CheckVerdict.NOT_ASKED
+    return CheckVerdict.NOT_EVALUATED if refused else CheckVerdict.NOT_ENFORCED
+
+
+def _limits_models(record: Record) -> bool:
+    limits = record.key.fields.model_limits
+    return limits is not None and limits.enabled
+
+
+def _allows_model(record: Record, model: str | None) -> bool:
+    limits = record.key.fields.model_limits
+    return limits is None or model_allowed(limits.enabled, limits.models, model)
+
+
+def _yes(fact: bool) -> str:
+    return "yes" if fact else "no"
+
+
+def _time(instant: datetime | None) -> str:
+    return "any time" if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return "[" + ", ".join(map(repr, words)) + "]"
+
+
+def _models(record: Record) -> str:
+    limits = record.key.fields.model_limits
+    return _listed(limits.models) if limits and limits.enabled else "any"
+
+
+def _required(question: Question) -> str:
+    return " and ".join(" or ".join(group) for group in question.required_scopes) or "none"
