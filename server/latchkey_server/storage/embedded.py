@@ -79,9 +79,7 @@ class EmbeddedServer:
 
 
 @asynccontextmanager
-async def embedded_postgres(
-    data_dir: Path, *, settings: Mapping[str, str] = {}
-) -> AsyncIterator[EmbeddedServer]:
+async def embedded_postgres(data_dir: Path, *, settings: Mapping[str, str] = {}) -> AsyncIterator[EmbeddedServer]:
     """Run PostgreSQL on `data_dir` with an existing database `latchkey`, until the context is left.
 
     `settings` are PostgreSQL's own and win over ours. The server ends with this process, however that dies,
@@ -234,9 +232,7 @@ async def _ensure_database(server: EmbeddedServer) -> None:
         finally:
             await connection.close()
     except asyncpg.PostgresError as error:
-        raise EmbeddedError(
-            f"PostgreSQL runs, but not the database {DATABASE}: {error}; {ELSEWHERE}"
-        ) from error
+        raise EmbeddedError(f"PostgreSQL runs, but not the database {DATABASE}: {error}; {ELSEWHERE}") from error
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

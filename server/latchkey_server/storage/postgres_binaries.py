@@ -38,9 +38,7 @@ def find_bindir(
 
 async def major_version(bindir: Path) -> str:
     """The major version of the programs in `bindir`, as PG_VERSION in a data directory writes it."""
-    process = await asyncio.create_subprocess_exec(
-        bindir / "postgres", "--version", stdout=asyncio.subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(bindir / "postgres", "--version", stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()
     if found := re.search(r"\(PostgreSQL\) (\d+)", printed.decode(errors="replace")):
         return found[1]

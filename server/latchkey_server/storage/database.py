@@ -1,0 +1,99 @@
+"""The pool of connections, and the one place where a driver's errors become the domain's."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from latchkey_server.domain.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+    Row = asyncpg.Record
+else:
+    Connection = Pool = Row = Any
+
+CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""What goes away when the whole transaction is run again."""
+
+OUTAGES = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What an unreachable, starting, stopping or failed-over PostgreSQL looks like through asyncpg."""
+
+
+class Database:
+    """A pool of connections to one PostgreSQL; it need not be reachable when this is made."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; raises DatabaseUnavailable for an outage in the taking or in the using of it.
+
+        A connection whose use was cut short is thrown away: giving it back would wait for the query.
+        """
+        try:
+            connection = await self._pool.acquire()
+        except OUTAGES:
+            raise DatabaseUnavailable from None
+        whole = False
+        try:
+            yield connection
+            whole = True
+        except OUTAGES:
+            raise DatabaseUnavailable from None
+        except Exception:
+            whole = True
+            raise
+        finally:
+            if not whole and not connection.is_closed():
+                connection.terminate()
+            await self._pool.release(connection)
+
+
+@asynccontextmanager
+async def open_database(
+    dsn: str, *, pool_size: int, timeout: float, statement_cache_size: int = 1024
+) -> AsyncIterator[Database]:
+    """Open a pool of up to ``pool_size`` connections; ``timeout`` seconds bound a connection and a statement."""
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=pool_size,
+        timeout=timeout,
+        command_timeout=timeout,
+        statement_cache_size=statement_cache_size,
+        init=_prepare,
+        server_settings={"application_name": "latchkey"},
+    )
+    # min_size=0: this sets the pool up without a connection, so that a server can start before its database.
+    await pool
+    try:
+        yield Database(pool)
+    finally:
+        await _close(pool, timeout)
+
+
+async def _close(pool: Pool, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

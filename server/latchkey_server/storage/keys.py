@@ -1,0 +1,184 @@
+"""Keys, their balances, spend and last use."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from uuid import UUID
+
+from latchkey_server.domain.model import Balance, EnvironmentCounts, Key, KeyStatus
+from latchkey_server.domain.ports import KeyFilter
+from latchkey_server.storage.database import Connection
+from latchkey_server.storage.rows import KEY_COLUMNS, key_of, key_values
+from latchkey_server.storage.sql import Conditions, placeholders
+
+_COLUMN_NAMES = KEY_COLUMNS.split(", ")
+# What an update writes: not the ids, and not the label under which usage is folded, which is upkeep's.
+_UPDATED = [
+    (index, name)
+    for index, name in enumerate(_COLUMN_NAMES)
+    if name not in ("workspace_id", "key_id", "api_id", "prefix", "folded_environment", "create_time")
+]
+
+SELECT_KEY = """
+    SELECT k.*, i.external_id
+    FROM key k LEFT JOIN identity i ON i.workspace_id = k.workspace_id AND i.identity_id = k.identity_id
+"""
+
+# What each status demands of the stored facts. Whether a budget is used up is decided on what is read:
+# ACTIVE and EXHAUSTED share their facts.
+_LIVING = "k.delete_time IS NULL AND k.revoke_time IS NULL AND k.enabled"
+_BEGUN = "(k.not_before_time IS NULL OR k.not_before_time <= ?)"
+_UNEXPIRED = "(k.expire_time IS NULL OR k.expire_time > ?)"
+_STATUS_FACTS = {
+    KeyStatus.DELETED: "k.delete_time IS NOT NULL",
+    KeyStatus.REVOKED: "k.delete_time IS NULL AND k.revoke_time IS NOT NULL",
+    KeyStatus.DISABLED: "k.delete_time IS NULL AND k.revoke_time IS NULL AND NOT k.enabled",
+    KeyStatus.NOT_YET_VALID: f"{_LIVING} AND NOT {_BEGUN}",
+    KeyStatus.EXPIRED: f"{_LIVING} AND {_BEGUN} AND NOT {_UNEXPIRED}",
+    KeyStatus.EXHAUSTED: (
+        f"{_LIVING} AND {_BEGUN} AND {_UNEXPIRED} AND (k.spend_limit_nanos IS NOT NULL OR k.credits_amount IS NOT NULL)"
+    ),
+    KeyStatus.ACTIVE: f"{_LIVING} AND {_BEGUN} AND {_UNEXPIRED}",
+}
+
+
+class KeyRepository:
+    """Keys of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def get(self, workspace_id: UUID, key_id: UUID) -> Key | None:
+        row = await self._connection.fetchrow(
+            f"{SELECT_KEY} WHERE k.workspace_id = $1 AND k.key_id = $2", workspace_id, key_id
+        )
+        return key_of(row) if row else None
+
+    async def page(
+        self, workspace_id: UUID, wanted: KeyFilter, before: UUID | None, limit: int, now: datetime
+    ) -> list[Key]:
+        where = _filter(workspace_id, wanted, before, now)
+        rows = await self._connection.fetch(
+            f"{SELECT_KEY} WHERE {where.text} ORDER BY k.key_id DESC LIMIT {where.bind(limit)}",
+            *where.arguments,
+        )
+        return [key_of(row) for row in rows]
+
+    async def insert(self, keys: Sequence[Key]) -> None:
+        await self._connection.executemany(
+            f"INSERT INTO key ({KEY_COLUMNS}) VALUES ({placeholders(len(_COLUMN_NAMES))})",
+            [key_values(key) for key in keys],
+        )
+
+    async def update(self, key: Key) -> None:
+        values = key_values(key)
+        assignments = ", ".join(f"{name} = ${at}" for at, (_, name) in enumerate(_UPDATED, 3))
+        await self._connection.execute(
+            f"UPDATE key SET {assignments} WHERE workspace_id = $1 AND key_id = $2",
+            key.workspace_id,
+            key.key_id,
+            *(values[index] for index, _ in _UPDATED),
+        )
+
+    async def environments(self, workspace_id: UUID, api_ids: frozenset[UUID], limit: int) -> EnvironmentCounts:
+        where = Conditions("workspace_id = $1 AND delete_time IS NULL", workspace_id)
+        where.add_if(bool(api_ids), "api_id = ANY(?)", list(api_ids))
+        rows = await self._connection.fetch(
+            f"SELECT environment, count(*) AS keys FROM key WHERE {where.text} "
+            f"GROUP BY environment ORDER BY keys DESC, environment LIMIT {where.bind(limit)}",
+            *where.arguments,
+        )
+        return {row["environment"]: row["keys"] for row in rows}
+
+    async def balances(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, Balance]:
+        if not key_ids:
+            return {}
+        rows = await self._connection.fetch(
+            "SELECT key_id, remaining, settled_time FROM credit_balance WHERE workspace_id = $1 AND key_id = ANY($2)",
+            workspace_id,
+            list(key_ids),
+        )
+        return {row["key_id"]: Balance(row["remaining"], row["settled_time"]) for row in rows}
+
+    async def insert_balances(self, workspace_id: UUID, balances: Mapping[UUID, Balance]) -> None:
+        await self._connection.executemany(
+            "INSERT INTO credit_balance (workspace_id, key_id, remaining, settled_time) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT (workspace_id, key_id) DO NOTHING",
+            [
+                (workspace_id, key_id, balance.remaining, balance.settled_time)
+                for key_id, balance in sorted(balances.items())
+            ],
+        )
+
+    async def update_balance(self, workspace_id: UUID, key_id: UUID, balance: Balance) -> None:
+        await self._connection.execute(
+            "UPDATE credit_balance SET remaining = $3, settled_time = $4 WHERE workspace_id = $1 AND key_id = $2",
+            workspace_id,
+            key_id,
+            balance.remaining,
+            balance.settled_time,
+        )
+
+    async def lock_balance(self, workspace_id: UUID, key_id: UUID) -> Balance | None:
+        row = await self._connection.fetchrow(
+            "SELECT remaining, settled_time FROM credit_balance WHERE workspace_id = $1 AND key_id = $2 FOR UPDATE",
+            workspace_id,
+            key_id,
+        )
+        return Balance(row["remaining"], row["settled_time"]) if row else None
+
+    async def net_spend(self, workspace_id: UUID, since: Mapping[UUID, date | None]) -> Mapping[UUID, int]:
+        windowed = {key_id: day for key_id, day in since.items() if day is not None}
+        lifelong = [key_id for key_id, day in since.items() if day is None]
+        spent: dict[UUID, int] = {}
+        if windowed:
+            rows = await self._connection.fetch(
+                "SELECT d.key_id, sum(d.spend_nanos + d.adjustment_nanos) AS net "
+                "FROM unnest($2::uuid[], $3::date[]) AS w(key_id, since) "
+                "JOIN usage_key_day d ON d.workspace_id = $1 AND d.key_id = w.key_id AND d.day >= w.since "
+                "WHERE d.workspace_id = $1 GROUP BY d.key_id",
+                workspace_id,
+                list(windowed),
+                list(windowed.values()),
+            )
+            spent |= {row["key_id"]: int(row["net"]) for row in rows}
+        if lifelong:
+            rows = await self._connection.fetch(
+                "SELECT key_id, spend_nanos + adjustment_nanos AS net FROM usage_key_total "
+                "WHERE workspace_id = $1 AND key_id = ANY($2)",
+                workspace_id,
+                lifelong,
+            )
+            spent |= {row["key_id"]: int(row["net"]) for row in rows}
+        return spent
+
+    async def last_used(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, datetime]:
+        rows = await self._connection.fetch(
+            "SELECT key_id, last_used_time FROM key_last_used WHERE workspace_id = $1 AND key_id = ANY($2)",
+            workspace_id,
+            list(key_ids),
+        )
+        return {row["key_id"]: row["last_used_time"] for row in rows}
+
+
+def _filter(workspace_id: UUID, wanted: KeyFilter, before: UUID | None, now: datetime) -> Conditions:
+    where = Conditions("k.workspace_id = $1", workspace_id)
+    where.add_if(before is not None, "k.key_id < ?", before)
+    where.add_if(bool(wanted.api_ids), "k.api_id = ANY(?)", list(wanted.api_ids))
+    labels = [*wanted.labels, *([""] if wanted.unlabeled else [])]
+    where.add_if(bool(labels), "k.environment = ANY(?)", labels)
+    where.add_if(wanted.external_id is not None, "coalesce(i.external_id, '') = ?", wanted.external_id)
+    where.add_if(wanted.member is not None, "k.member = ?", wanted.member)
+    where.add_if(wanted.prefix is not None, "k.prefix = ?", wanted.prefix)
+    where.add_if(wanted.expire_before is not None, "k.expire_time < ?", wanted.expire_before)
+    where.add_if(
+        wanted.unused_since is not None,
+        "NOT EXISTS (SELECT FROM key_last_used u WHERE u.workspace_id = k.workspace_id AND u.key_id = k.key_id "
+        "AND u.last_used_time >= ?)",
+        wanted.unused_since,
+    )
+    if not wanted.show_deleted:
+        where.raw("k.delete_time IS NULL")
+    if wanted.statuses:
+        facts = " OR ".join(f"({_STATUS_FACTS[status]})" for status in sorted(wanted.statuses))
+        where.raw(f"({facts.replace('?', where.bind(now))})" if "?" in facts else f"({facts})")
+    return where

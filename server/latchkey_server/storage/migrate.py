@@ -1,0 +1,70 @@
+"""Migrations: numbered SQL files, each run once, in its own transaction, under one lock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from latchkey_server.storage.database import Connection
+
+# Keeps two migrating processes from meeting; no tenant's request ever takes it.
+_LOCK = 0x6C6B_6D69_6772
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema."""
+
+    number: int
+    name: str
+    sql: str
+
+
+def migrations() -> Sequence[Migration]:
+    """Return every migration that this server knows, in order."""
+    files = sorted(
+        (file for file in resources.files(__package__).joinpath("migrations").iterdir() if file.name.endswith(".sql")),
+        key=lambda file: file.name,
+    )
+    return [Migration(int(file.name.partition("_")[0]), file.name, file.read_text(encoding="utf-8")) for file in files]
+
+
+async def schema_trouble(connection: Connection) -> str | None:
+    """Return why the schema is not the one that this server needs, in one line, or None."""
+    applied = await _applied(connection)
+    missing = [migration.name for migration in migrations() if migration.number not in applied]
+    if missing:
+        return f"the database's schema is behind ({', '.join(missing)}): run latchkey-server migrate"
+    ahead = applied - {migration.number for migration in migrations()}
+    if ahead:
+        return f"the database's schema is ahead of this server (migration {max(ahead)}): run a newer server"
+    return None
+
+
+async def migrate(connection: Connection) -> list[str]:
+    """Run the migrations that are missing and return their names."""
+    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    try:
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, "
+            "apply_time timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = await _applied(connection)
+        missing = [migration for migration in migrations() if migration.number not in applied]
+        for migration in missing:
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO schema_migration (number, name) VALUES ($1, $2)",
+                    migration.number,
+                    migration.name,
+                )
+        return [migration.name for migration in missing]
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+
+
+async def _applied(connection: Connection) -> set[int]:
+    if await connection.fetchval("SELECT to_regclass('schema_migration')") is None:
+        return set()
+    rows = await connection.fetch("SELECT number FROM schema_migration")
+    return {row["number"] for row in rows}

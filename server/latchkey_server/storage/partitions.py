@@ -1,0 +1,52 @@
+"""Daily partitions of usage events, created ahead of the events that need them."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+from latchkey_server.storage.database import Connection
+
+AHEAD = timedelta(days=3)
+
+
+def days_needed(now: datetime, back: timedelta) -> Iterator[date]:
+    """Yield the UTC days for which an event may be accepted now or in the next days."""
+    day, last = (now.astimezone(UTC) - back).date(), (now.astimezone(UTC) + AHEAD).date()
+    while day <= last:
+        yield day
+        day += timedelta(days=1)
+
+
+async def ensure_partitions(connection: Connection, now: datetime, back: timedelta) -> int:
+    """Create the partitions that are missing and return how many that were.
+
+    A day that already has events in the default partition keeps them there: attaching would have to move them.
+    """
+    rows = await connection.fetch(
+        "SELECT c.relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
+        "WHERE inhparent = 'usage_event'::regclass"
+    )
+    existing = {row["relname"] for row in rows}
+    missing = [day for day in days_needed(now, back) if _name(day) not in existing]
+    created = 0
+    for day in missing:
+        if not await _stranded(connection, day):
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {_name(day)} PARTITION OF usage_event "
+                f"FOR VALUES FROM ('{day} 00:00+00') TO ('{day + timedelta(days=1)} 00:00+00')"
+            )
+            created += 1
+    return created
+
+
+def _name(day: date) -> str:
+    return f"usage_event_{day:%Y%m%d}"
+
+
+async def _stranded(connection: Connection, day: date) -> bool:
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    found = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM usage_event_default WHERE occurred_time >= $1 AND occurred_time < $2)",
+        start,
+        start + timedelta(days=1),
+    )
+    return bool(found)

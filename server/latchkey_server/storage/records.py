@@ -1,0 +1,142 @@
+"""What verifications and callers need, straight from the database: two single-shard look-ups, never a fan-out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from latchkey_server.domain.budgets import credit_state, spend_state, spend_window
+from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.model import Balance, Holder, Identity, Key
+from latchkey_server.domain.secret import Peppers
+from latchkey_server.domain.verify import Record
+from latchkey_server.storage.database import Connection, Database, Row
+from latchkey_server.storage.keys import KeyRepository
+from latchkey_server.storage.management_keys import management_key_of
+from latchkey_server.storage.rows import key_of, ratelimits_of
+
+# One statement is one snapshot: the key and its workspace's revision belong together.
+_SELECT_RECORDS = """
+    SELECT k.*, i.external_id, i.metadata AS identity_metadata, i.ratelimits AS identity_ratelimits,
+        i.create_time AS identity_create_time, i.update_time AS identity_update_time,
+        i.revision AS identity_revision, w.enabled AS workspace_enabled, w.max_cacheable_for,
+        r.revision AS workspace_revision, s.secret_id, s.hash, s.end_time AS secret_end_time,
+        s.ended AS secret_ended, b.remaining, b.settled_time
+    FROM unnest($2::uuid[], $3::uuid[]) AS asked(key_id, secret_id)
+    JOIN key k ON k.workspace_id = $1 AND k.key_id = asked.key_id
+    JOIN secret s ON s.workspace_id = $1 AND s.holder_id = asked.key_id AND s.secret_id = asked.secret_id
+    JOIN workspace w ON w.workspace_id = $1
+    JOIN workspace_revision r ON r.workspace_id = $1
+    LEFT JOIN identity i ON i.workspace_id = $1 AND i.identity_id = k.identity_id
+    LEFT JOIN credit_balance b ON b.workspace_id = $1 AND b.key_id = k.key_id
+"""
+
+_SELECT_CREDENTIAL = """
+    SELECT m.*, w.root, s.end_time AS secret_end_time, s.ended AS secret_ended
+    FROM management_key m
+    JOIN workspace w ON w.workspace_id = m.workspace_id
+    JOIN secret s ON s.workspace_id = m.workspace_id AND s.holder_id = m.management_key_id AND s.secret_id = $3
+    WHERE m.workspace_id = $1 AND m.management_key_id = $2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    sha256: bytes
+    workspace_id: UUID
+    holder_id: UUID
+    secret_id: UUID
+
+
+class DatabaseRecords:
+    """Reads records and credentials from the database at each question."""
+
+    def __init__(self, database: Database, peppers: Peppers) -> None:
+        self._database = database
+        self._peppers = peppers
+
+    async def records(self, sha256s: Sequence[bytes], now: datetime) -> Mapping[bytes, Record]:
+        async with self._database.connection() as connection:
+            records: dict[bytes, Record] = {}
+            found = await self._find(connection, sha256s, Holder.KEY)
+            for workspace_id in {item.workspace_id for item in found}:
+                ours = [item for item in found if item.workspace_id == workspace_id]
+                records |= await _workspace_records(connection, workspace_id, ours, now)
+            return records
+
+    async def credential(self, sha256: bytes) -> Credential | None:
+        async with self._database.connection() as connection:
+            found = await self._find(connection, [sha256], Holder.MANAGEMENT_KEY)
+            if not found:
+                return None
+            row = await connection.fetchrow(
+                _SELECT_CREDENTIAL, found[0].workspace_id, found[0].holder_id, found[0].secret_id
+            )
+        if row is None:
+            return None
+        return Credential(management_key_of(row), row["root"], row["secret_end_time"], row["secret_ended"])
+
+    async def _find(self, connection: Connection, sha256s: Sequence[bytes], holder: Holder) -> list[_Found]:
+        """Return where secrets lead; the only statement over several workspaces."""
+        asked = {candidate: sha256 for sha256 in sha256s for candidate in self._peppers.candidates(sha256)}
+        rows = await connection.fetch(
+            "SELECT hash, workspace_id, holder_id, secret_id FROM secret_hash "
+            "WHERE hash = ANY($1::bytea[]) AND holder = $2",
+            list(asked),
+            int(holder),
+        )
+        return [_Found(asked[row["hash"]], row["workspace_id"], row["holder_id"], row["secret_id"]) for row in rows]
+
+
+async def _workspace_records(
+    connection: Connection, workspace_id: UUID, found: Sequence[_Found], now: datetime
+) -> dict[bytes, Record]:
+    rows = await connection.fetch(
+        _SELECT_RECORDS,
+        workspace_id,
+        [item.holder_id for item in found],
+        [item.secret_id for item in found],
+    )
+    sha256s = {item.secret_id: item.sha256 for item in found}
+    keys = {row["key_id"]: key_of(row) for row in rows}
+    since = {
+        key.key_id: spend_window(key.fields.spend_limit.reset, now)[0]
+        for key in keys.values()
+        if key.fields.spend_limit
+    }
+    spent = await KeyRepository(connection).net_spend(workspace_id, since) if since else {}
+    return {
+        sha256s[row["secret_id"]]: _record_of(row, keys[row["key_id"]], spent.get(row["key_id"], 0), now)
+        for row in rows
+    }
+
+
+def _record_of(row: Row, key: Key, spent: int, now: datetime) -> Record:
+    balance = Balance(row["remaining"], row["settled_time"]) if row["settled_time"] else None
+    return Record(
+        key=key,
+        secret_id=row["secret_id"],
+        secret_end_time=row["secret_end_time"],
+        secret_ended=row["secret_ended"],
+        identity=_identity_of(row),
+        workspace_enabled=row["workspace_enabled"],
+        max_cacheable_for=row["max_cacheable_for"],
+        credits=credit_state(key.fields.credits, balance, now),
+        spend=spend_state(key.fields.spend_limit, spent, now),
+        revision=row["workspace_revision"],
+    )
+
+
+def _identity_of(row: Row) -> Identity | None:
+    if row["identity_id"] is None:
+        return None
+    return Identity(
+        workspace_id=row["workspace_id"],
+        identity_id=row["identity_id"],
+        external_id=row["external_id"],
+        metadata=row["identity_metadata"],
+        ratelimits=ratelimits_of(row["identity_ratelimits"]),
+        create_time=row["identity_create_time"],
+        update_time=row["identity_update_time"],
+        revision=row["identity_revision"],
+    )

@@ -1,0 +1,177 @@
+"""Rows become nouns, and nouns rows: the conversions that several repositories share."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from latchkey_server.domain.model import (
+    CreditRefill,
+    Credits,
+    Identity,
+    Key,
+    KeyFields,
+    ModelLimits,
+    OnUnavailable,
+    RateLimit,
+    RefillInterval,
+    Revocation,
+    RevokeReason,
+    SpendLimit,
+    SpendReset,
+)
+from latchkey_server.storage.database import Row
+
+
+def ratelimits_json(limits: Sequence[RateLimit]) -> list[dict[str, Any]]:
+    """Return rate limits as they are stored; windows in whole seconds."""
+    return [
+        {
+            "name": limit.name,
+            "limit": limit.limit,
+            "window": int(limit.window.total_seconds()),
+            "auto_apply": limit.auto_apply,
+            "on_unavailable": int(limit.on_unavailable),
+        }
+        for limit in limits
+    ]
+
+
+def ratelimits_of(stored: Sequence[dict[str, Any]]) -> tuple[RateLimit, ...]:
+    """Return stored rate limits."""
+    return tuple(
+        RateLimit(
+            name=item["name"],
+            limit=item["limit"],
+            window=timedelta(seconds=item["window"]),
+            auto_apply=item["auto_apply"],
+            on_unavailable=OnUnavailable(item["on_unavailable"]),
+        )
+        for item in stored
+    )
+
+
+def revocation_of(row: Row) -> Revocation | None:
+    """Return the revocation in a row, or None."""
+    if row["revoke_time"] is None:
+        return None
+    return Revocation(RevokeReason(row["revoke_reason"]), row["revoke_note"], row["revoke_time"])
+
+
+def identity_of(row: Row) -> Identity:
+    """Return the identity in a row."""
+    return Identity(
+        workspace_id=row["workspace_id"],
+        identity_id=row["identity_id"],
+        external_id=row["external_id"],
+        metadata=row["metadata"],
+        ratelimits=ratelimits_of(row["ratelimits"]),
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        revision=row["revision"],
+    )
+
+
+KEY_COLUMNS = (
+    "workspace_id, key_id, api_id, identity_id, prefix, name, environment, folded_environment, enabled, expire_time, "
+    "not_before_time, models_enabled, models, allow_ips, scopes, spend_limit_nanos, spend_reset, credits_amount, "
+    "refill_interval, refill_amount, refill_day, ratelimits, guardrail_id, firewall_policy_id, member, metadata, "
+    "revoke_reason, revoke_note, revoke_time, create_time, update_time, delete_time, revision"
+)
+"""The columns of ``key_values``, in its order."""
+
+
+def key_values(key: Key) -> tuple[object, ...]:
+    """Return a key as the values of KEY_COLUMNS. A new key's usage is folded under the label that it begins with."""
+    fields = key.fields
+    limits, spend, credits, revoked = fields.model_limits, fields.spend_limit, fields.credits, key.revocation
+    refill = credits.refill if credits else None
+    return (
+        key.workspace_id,
+        key.key_id,
+        key.api_id,
+        key.identity_id,
+        key.prefix,
+        fields.name,
+        fields.environment,
+        fields.environment,
+        fields.enabled,
+        fields.expire_time,
+        fields.not_before_time,
+        limits.enabled if limits else None,
+        list(limits.models) if limits else None,
+        list(fields.allow_ips),
+        list(fields.scopes),
+        spend.amount if spend else None,
+        int(spend.reset) if spend else None,
+        credits.amount if credits else None,
+        int(refill.interval) if refill else None,
+        refill.amount if refill else None,
+        refill.day_of_month if refill else None,
+        ratelimits_json(fields.ratelimits),
+        fields.guardrail_id,
+        fields.firewall_policy_id,
+        fields.member,
+        fields.metadata,
+        int(revoked.reason) if revoked else None,
+        revoked.note if revoked else "",
+        revoked.revoke_time if revoked else None,
+        key.create_time,
+        key.update_time,
+        key.delete_time,
+        key.revision,
+    )
+
+
+def key_of(row: Row) -> Key:
+    """Return the key in a row that also has its identity's ``external_id``, or NULL."""
+    return Key(
+        workspace_id=row["workspace_id"],
+        key_id=row["key_id"],
+        api_id=row["api_id"],
+        prefix=row["prefix"],
+        fields=KeyFields(
+            name=row["name"],
+            environment=row["environment"],
+            enabled=row["enabled"],
+            expire_time=row["expire_time"],
+            not_before_time=row["not_before_time"],
+            model_limits=_model_limits(row),
+            allow_ips=tuple(row["allow_ips"]),
+            scopes=tuple(row["scopes"]),
+            spend_limit=_spend_limit(row),
+            credits=_credits(row),
+            ratelimits=ratelimits_of(row["ratelimits"]),
+            guardrail_id=row["guardrail_id"],
+            firewall_policy_id=row["firewall_policy_id"],
+            external_id=row["external_id"] or "",
+            member=row["member"],
+            metadata=row["metadata"],
+        ),
+        identity_id=row["identity_id"],
+        revocation=revocation_of(row),
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        delete_time=row["delete_time"],
+        revision=row["revision"],
+    )
+
+
+def _model_limits(row: Row) -> ModelLimits | None:
+    if row["models_enabled"] is None:
+        return None
+    return ModelLimits(row["models_enabled"], tuple(row["models"]))
+
+
+def _spend_limit(row: Row) -> SpendLimit | None:
+    if row["spend_limit_nanos"] is None:
+        return None
+    return SpendLimit(row["spend_limit_nanos"], SpendReset(row["spend_reset"]))
+
+
+def _credits(row: Row) -> Credits | None:
+    if row["credits_amount"] is None:
+        return None
+    if row["refill_interval"] is None:
+        return Credits(row["credits_amount"], None)
+    interval = RefillInterval(row["refill_interval"])
+    return Credits(row["credits_amount"], CreditRefill(interval, row["refill_amount"], row["refill_day"]))

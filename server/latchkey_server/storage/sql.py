@@ -1,0 +1,37 @@
+"""Building statements: numbered parameters for conditions that are only there when asked for."""
+
+
+class Conditions:
+    """A WHERE clause and its arguments, built together. Only values ever come from a caller, never SQL."""
+
+    def __init__(self, clause: str, *arguments: object) -> None:
+        self._clauses = [clause]
+        self.arguments: list[object] = list(arguments)
+
+    def bind(self, value: object) -> str:
+        """Add an argument and return its placeholder."""
+        self.arguments.append(value)
+        return f"${len(self.arguments)}"
+
+    def add(self, clause: str, value: object) -> None:
+        """Demand ``clause``, in which ``?`` stands for the value."""
+        self._clauses.append(clause.replace("?", self.bind(value)))
+
+    def add_if(self, asked: bool, clause: str, value: object) -> None:
+        """Demand ``clause`` when it is asked for."""
+        if asked:
+            self.add(clause, value)
+
+    def raw(self, clause: str) -> None:
+        """Demand a clause without a value."""
+        self._clauses.append(clause)
+
+    @property
+    def text(self) -> str:
+        """The whole clause."""
+        return " AND ".join(self._clauses)
+
+
+def placeholders(count: int) -> str:
+    """Return ``$1, $2, …`` for that many values."""
+    return ", ".join(f"${index}" for index in range(1, count + 1))
