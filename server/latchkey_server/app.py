@@ -1,0 +1,337 @@
+"""The composition root: every object is built here, on one stack that is unwound in reverse.
+
+Start: PostgreSQL, its schema, the peppers, the pool, the domain, the server; health turns SERVING last. Stop: health
+off, open calls drained, what is pending flushed, the pool closed, PostgreSQL stopped.
+"""
+
+import asyncio
+import base64
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import start_http_server
+
+from latchkey_server.domain.apis import Apis
+from latchkey_server.domain.audit_log import AuditLog
+from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.identities import Identities
+from latchkey_server.domain.key_import import KeyImport
+from latchkey_server.domain.keys import Keys
+from latchkey_server.domain.management_keys import ManagementKeys
+from latchkey_server.domain.mutations import Mutations
+from latchkey_server.domain.ports import Clock
+from latchkey_server.domain.secret import Peppers
+from latchkey_server.domain.usage_query import UsageQueries
+from latchkey_server.domain.usage_recorder import UsageRecorder
+from latchkey_server.domain.verifier import Verifier
+from latchkey_server.domain.workspaces import Workspaces
+from latchkey_server.observability import Metrics
+from latchkey_server.settings import Settings, read_peppers
+from latchkey_server.storage.database import Connection, Database, open_database
+from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.last_used import LastUsedWriter
+from latchkey_server.storage.migrate import migrate, schema_trouble
+from latchkey_server.storage.partitions import ensure_partitions
+from latchkey_server.storage.peppers import pepper_trouble
+from latchkey_server.storage.records import DatabaseRecords
+from latchkey_server.storage.store import PostgresStore
+from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
+from latchkey_server.transport.health import Health
+from latchkey_server.transport.interceptors import (
+    Authentication,
+    Deadline,
+    Errors,
+    Layer,
+    Log,
+    Measure,
+    RequestId,
+)
+from latchkey_server.transport.key_servicer import KeyServicer
+from latchkey_server.transport.server import Services, Tls, build_server, listen
+from latchkey_server.transport.usage_servicer import UsageServicer
+from latchkey_server.transport.verify_servicer import VerifyServicer
+
+PEPPER_FILE = "peppers"
+_WATCH_SECONDS = 1.0
+_PARTITION_SECONDS = 3600.0
+
+log = structlog.get_logger("latchkey")
+
+
+class StartError(Exception):
+    """One line for the operator: why the server can't start."""
+
+
+def utc_now() -> datetime:
+    """Return the time now."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """An open database with the peppers that its hashes are made with; ``dsn`` is never shown."""
+
+    database: Database
+    peppers: Peppers
+    dsn: str
+    embedded: EmbeddedServer | None
+
+
+class Readiness:
+    """Why this server can't serve, in one line; None once it can."""
+
+    def __init__(self) -> None:
+        self.trouble: str | None = "starting"
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether calls are answered."""
+        return self.trouble is None
+
+
+@dataclass(slots=True)
+class Running:
+    """A running server: where it listens, and the first owner's secret if this start made it."""
+
+    address: str
+    port: int
+    owner_secret: str | None
+    readiness: Readiness
+    health: Health
+    storage: Storage
+    stopped: asyncio.Event
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+    """Open the database that the settings name, starting the embedded one if they name none."""
+    async with AsyncExitStack() as stack:
+        embedded = None
+        if settings.database_url is None:
+            embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+            dsn = embedded.dsn()
+        else:
+            dsn = settings.database_url.get_secret_value()
+        database = await stack.enter_async_context(
+            open_database(
+                dsn,
+                pool_size=settings.pool_size,
+                timeout=settings.database_timeout,
+                statement_cache_size=settings.statement_cache_size,
+            )
+        )
+        yield Storage(database, load_peppers(settings), dsn, embedded)
+
+
+def load_peppers(settings: Settings) -> Peppers:
+    """Return the peppers of the settings; the embedded default keeps one in a file of its own, made at first start."""
+    if settings.peppers is not None:
+        current, keys = read_peppers(settings.peppers.get_secret_value())
+        return Peppers(keys, current)
+    path = settings.data_dir / PEPPER_FILE
+    with suppress(FileExistsError):
+        _write_private(path, f"p1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+    try:
+        current, keys = read_peppers(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        raise StartError(f"{path} can't be read or is not id:base64,…; restore it from a backup") from None
+    return Peppers(keys, current)
+
+
+async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -> str | None:
+    """Bring an embedded database up to date and return the first owner's secret if there was none yet."""
+    async with storage.database.connection() as connection:
+        await migrate(connection)
+        await ensure_partitions(connection, clock(), settings.usage_accepted)
+        await pepper_trouble(connection, storage.peppers, clock())
+    return await build_workspaces(storage, clock).bootstrap()
+
+
+def build_workspaces(storage: Storage, clock: Clock) -> Workspaces:
+    """Return the domain's Workspaces over a database."""
+    store = PostgresStore(storage.database)
+    return Workspaces(store, Mutations(store, clock), storage.peppers, clock)
+
+
+async def trouble_of(connection: Connection, settings: Settings, peppers: Peppers, clock: Clock) -> str | None:
+    """Return what keeps a server from serving on this database, in one line, or None."""
+    if trouble := await schema_trouble(connection):
+        return trouble
+    if trouble := await pepper_trouble(connection, peppers, clock()):
+        return trouble
+    await ensure_partitions(connection, clock(), settings.usage_accepted)
+    return None
+
+
+@asynccontextmanager
+async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Running]:
+    """Run a server until the context is left; it then stops gracefully."""
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(open_storage(settings))
+        owner_secret = await prepare_embedded(storage, settings, clock) if storage.embedded else None
+        metrics, health, readiness = Metrics(), Health(), Readiness()
+        last_used = LastUsedWriter(storage.database, settings.last_used_interval)
+        stack.push_async_callback(last_used.flush)
+        services = build_services(storage, settings, metrics, last_used, clock)
+        layers = build_layers(storage, settings, metrics, readiness, clock)
+        await health.set_all(serving=False)
+        server = build_server(services, layers, health, channelz_on=settings.channelz)
+        port = _listen(server, settings)
+        await server.start()
+        stack.push_async_callback(server.stop, settings.stop_grace)
+        _serve_metrics(settings, metrics, stack)
+        watch = _Watch(storage, settings, health, readiness, clock)
+        await watch.look()
+        await _background(stack, watch.run)
+        await _background(stack, last_used.run)
+        stack.push_async_callback(health.stop)
+        host = settings.listen.rpartition(":")[0]
+        stopped = asyncio.Event()
+        if storage.embedded:
+            await _background(stack, lambda: _until_closed(storage.embedded, stopped))
+        yield Running(f"{host}:{port}", port, owner_secret, readiness, health, storage, stopped)
+
+
+def build_services(
+    storage: Storage, settings: Settings, metrics: Metrics, last_used: LastUsedWriter, clock: Clock
+) -> Services:
+    """Return the servicers over their domain over a database."""
+    store, peppers = PostgresStore(storage.database), storage.peppers
+    mutations = Mutations(store, clock)
+    records = DatabaseRecords(storage.database, peppers)
+    nouns = Nouns(
+        workspaces=Workspaces(store, mutations, peppers, clock),
+        apis=Apis(store, mutations),
+        identities=Identities(store, mutations),
+        management_keys=ManagementKeys(store, mutations, peppers, clock),
+        audit=AuditLog(store),
+    )
+    recorder = UsageRecorder(store, clock, settings.usage_accepted)
+    return Services(
+        keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
+        verify=VerifyServicer(Verifier(records, last_used, clock), metrics),
+        usage=UsageServicer(recorder, UsageQueries(store, clock), clock),
+        admin=AdminServicer(nouns),
+    )
+
+
+def build_layers(
+    storage: Storage, settings: Settings, metrics: Metrics, readiness: Readiness, clock: Clock
+) -> list[Layer]:
+    """Return what every call passes through, outermost first."""
+    records = DatabaseRecords(storage.database, storage.peppers)
+    return [
+        Errors(),
+        RequestId(),
+        Measure(metrics),
+        Log(),
+        Authentication(records, clock, lambda: readiness.ready),
+        Deadline(settings.call_timeout),
+    ]
+
+
+class _Watch:
+    """Looks at the database each second and tells health what it sees."""
+
+    def __init__(
+        self, storage: Storage, settings: Settings, health: Health, readiness: Readiness, clock: Clock
+    ) -> None:
+        self._storage = storage
+        self._settings = settings
+        self._health = health
+        self._readiness = readiness
+        self._clock = clock
+        self._partitioned = 0.0
+
+    async def run(self) -> None:
+        """Look again and again until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once; a server that was ready stays so in an outage, and its calls say UNAVAILABLE."""
+        try:
+            async with self._storage.database.connection() as connection:
+                trouble = await self._trouble(connection)
+            reachable = True
+        except LatchkeyError:
+            trouble, reachable = "the database is not reachable", False
+        if reachable or not self._readiness.ready:
+            self._tell(trouble)
+        await self._health.set_all(serving=trouble is None)
+
+    async def _trouble(self, connection: Connection) -> str | None:
+        loop = asyncio.get_running_loop()
+        if self._readiness.ready and loop.time() < self._partitioned + _PARTITION_SECONDS:
+            return await schema_trouble(connection)
+        trouble = await trouble_of(connection, self._settings, self._storage.peppers, self._clock)
+        self._partitioned = loop.time()
+        return trouble
+
+    def _tell(self, trouble: str | None) -> None:
+        if trouble != self._readiness.trouble:
+            if trouble:
+                log.error("not serving", reason=trouble)
+            elif self._readiness.trouble != "starting":
+                log.info("serving again")
+        self._readiness.trouble = trouble
+
+
+def _listen(server: Any, settings: Settings) -> int:
+    tls = None
+    if settings.tls_certificate and settings.tls_private_key:
+        tls = Tls(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca)
+    try:
+        return listen(server, settings.listen, tls)
+    except RuntimeError:
+        raise StartError(
+            f"can't listen on {settings.listen}: is another server there? LATCHKEY_LISTEN chooses another address"
+        ) from None
+    except OSError as error:
+        raise StartError(f"a TLS file can't be read: {error.filename}") from None
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> None:
+    if settings.metrics_listen is None:
+        return
+    host, _, port = settings.metrics_listen.rpartition(":")
+    try:
+        http_server, thread = start_http_server(int(port), host, registry=metrics.registry)
+    except OSError:
+        raise StartError(f"can't serve metrics on {settings.metrics_listen}: the address is taken or wrong") from None
+    stack.callback(thread.join)
+    stack.callback(http_server.server_close)
+    stack.callback(http_server.shutdown)
+
+
+async def _background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run something beside the server until the stack is unwound."""
+    task = asyncio.create_task(run())
+
+    async def stop() -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(stop)
+
+
+async def _until_closed(embedded: EmbeddedServer | None, stopped: asyncio.Event) -> None:
+    if embedded is not None:
+        await embedded.wait_closed()
+        log.error("the embedded PostgreSQL ended by itself; see its log in the data directory")
+        stopped.set()
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(text)

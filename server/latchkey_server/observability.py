@@ -1,0 +1,88 @@
+"""Logs and metrics: structured lines without secrets, and counters for what is too frequent for a line."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+_SECRET_NAMES = frozenset({"secret", "key", "authorization", "owner_secret", "dsn", "database_url", "peppers"})
+# What our own secrets look like, wherever they turn up in a line.
+_SECRET_TEXT = re.compile(r"\b[A-Za-z0-9][A-Za-z0-9_-]{0,31}_[0-9A-Za-z]{38}\b")
+_HIDDEN = "[hidden]"
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Hide what could be a secret, by the field's name or the value's looks."""
+    for name, value in event.items():
+        if name in _SECRET_NAMES:
+            event[name] = _HIDDEN
+        elif isinstance(value, str) and _SECRET_TEXT.search(value):
+            event[name] = _SECRET_TEXT.sub(_HIDDEN, value)
+    return event
+
+
+def configure_logging(level: str, json_lines: bool) -> None:
+    """Write structured lines to standard error, as JSON or for people."""
+    renderer: Any = structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            redact,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries (grpc, asyncio) may log an exception with its text: their lines say only that something happened.
+    logging.basicConfig(handlers=[_NoText()], level=logging.WARNING, force=True)
+
+
+class _NoText(logging.Handler):
+    """Passes on that a library logged something, without the text, which may quote a request."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0].__qualname__ if record.exc_info and record.exc_info[0] else None
+        structlog.get_logger(record.name).warning(
+            "library warning", level=record.levelname, at=f"{record.module}:{record.lineno}", error=kind
+        )
+
+
+class Metrics:
+    """The counters of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Counter(
+            "latchkey_calls", "RPCs answered, by method and status.", ["method", "code"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "latchkey_call_seconds", "Time from request to answer, by method.", ["method"], registry=self.registry
+        )
+        self._verdicts = Counter(
+            "latchkey_verifications", "Verifications decided, by code.", ["code"], registry=self.registry
+        )
+
+    def calls(self, method: str) -> Callable[[str, float], None]:
+        """Return what counts a call of ``method``: status name and seconds."""
+        seconds = self._seconds.labels(method)
+        counters: dict[str, Counter] = {}
+
+        def observe(code: str, took: float) -> None:
+            counter = counters.get(code)
+            if counter is None:
+                counter = counters[code] = self._calls.labels(method, code)
+            counter.inc()
+            seconds.observe(took)
+
+        return observe
+
+    def verified(self, code: str) -> None:
+        """Count a verdict."""
+        self._verdicts.labels(code).inc()

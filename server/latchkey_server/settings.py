@@ -1,0 +1,134 @@
+"""Settings: LATCHKEY_* in the environment, validated at the start, secrets masked wherever they are shown."""
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "LATCHKEY_"
+PEPPER_BYTES_MIN = 16
+
+
+class SettingsError(Exception):
+    """One line for the operator: which setting is wrong, and what it takes."""
+
+
+class Settings(BaseSettings):
+    """What can be set; every field is LATCHKEY_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    listen: Annotated[
+        str,
+        Field(pattern=r"^\S+:\d{1,5}$", description="address and port to serve on; port 0 takes a free one"),
+    ] = "127.0.0.1:50051"
+    database_url: Annotated[
+        SecretStr | None, Field(description="a PostgreSQL 15 or newer; the embedded one when not given")
+    ] = None
+    data_dir: Annotated[Path, Field(description="where the embedded PostgreSQL and its pepper live")] = Path(
+        ".latchkey"
+    )
+    peppers: Annotated[
+        SecretStr | None,
+        Field(description="id:base64,id:base64,… of at least 16 bytes each; the first makes new hashes"),
+    ] = None
+    pool_size: Annotated[int, Field(ge=1, le=1000, description="database connections at most")] = 20
+    statement_cache_size: Annotated[int, Field(ge=0, description="0 behind pgbouncer in transaction mode")] = 1024
+    database_timeout: Annotated[float, Field(gt=0, le=60, description="seconds for a connection or statement")] = 5.0
+    call_timeout: Annotated[float, Field(gt=0, le=300, description="seconds for a call without a deadline")] = 30.0
+    stop_grace: Annotated[float, Field(ge=0, le=300, description="seconds for open calls at a stop")] = 10.0
+    usage_accepted_days: Annotated[
+        int, Field(ge=1, le=3650, description="how many days back a usage event may have happened")
+    ] = 35
+    last_used_interval: Annotated[
+        float, Field(gt=0, le=3600, description="seconds between writes of last_used_time")
+    ] = 10.0
+    tls_certificate: Annotated[Path | None, Field(description="PEM chain; with it the server speaks TLS")] = None
+    tls_private_key: Annotated[Path | None, Field(description="PEM key of that certificate")] = None
+    tls_client_ca: Annotated[Path | None, Field(description="PEM; clients must show a certificate of it")] = None
+    metrics_listen: Annotated[
+        str | None, Field(pattern=r"^\S+:\d{1,5}$", description="where Prometheus may read; off when not given")
+    ] = None
+    channelz: Annotated[bool, Field(description="serve channelz, open to everyone who can connect")] = False
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "text"] = "text"
+
+    @field_validator("peppers")
+    @classmethod
+    def _readable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            read_peppers(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Settings":
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("LATCHKEY_TLS_CERTIFICATE and LATCHKEY_TLS_PRIVATE_KEY go together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("LATCHKEY_TLS_CLIENT_CA needs LATCHKEY_TLS_CERTIFICATE")
+        if self.database_url is not None and self.peppers is None:
+            raise ValueError(
+                "LATCHKEY_PEPPERS is required with LATCHKEY_DATABASE_URL; "
+                'make one with: echo "p1:$(openssl rand -base64 32)"'
+            )
+        return self
+
+    @property
+    def usage_accepted(self) -> timedelta:
+        """How far back a usage event may have happened."""
+        return timedelta(days=self.usage_accepted_days)
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of the environment; raises SettingsError for an unknown or invalid one."""
+    names = os.environ if environment is None else environment
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in names if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {unknown[0]}; `latchkey-server config` lists the known ones")
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_first_line(error)) from None
+
+
+def read_peppers(text: str) -> tuple[str, dict[str, bytes]]:
+    """Return the current pepper's id and all peppers by id; raises ValueError."""
+    peppers: dict[str, bytes] = {}
+    for entry in text.split(","):
+        pepper_id, colon, encoded = entry.strip().partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not colon or not pepper_id or len(key) < PEPPER_BYTES_MIN:
+            raise ValueError(f"must be id:base64,… with at least {PEPPER_BYTES_MIN} bytes each")
+        peppers[pepper_id] = key
+    return next(iter(peppers)), peppers
+
+
+def describe(settings: Settings) -> list[tuple[str, str, str]]:
+    """Return every setting as (name, value with secrets masked, description)."""
+    return [
+        (PREFIX + name.upper(), _shown(getattr(settings, name)), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return "********" if isinstance(value, SecretStr) else str(value)
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else ""
+    return f"{name}: {message}" if name else message

@@ -1,0 +1,348 @@
+"""What every call passes through, in one named order: errors, request id, metrics, log, authentication, deadline.
+
+A layer wraps a handler once, when its method is first called; a call then passes plain nested functions. Handlers are
+of two shapes: those that answer once, and those that answer with a stream.
+"""
+
+import asyncio
+import secrets
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import structlog
+from grpc.aio import AbortError
+
+from latchkey.rules import secret_sha256
+from latchkey_server.domain import errors
+from latchkey_server.domain.access import require_role
+from latchkey_server.domain.credentials import accept, bearer_secret
+from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.ports import Clock, RecordSource
+from latchkey_server.domain.validation import TOKEN
+from latchkey_server.observability import Metrics
+from latchkey_server.transport.call import Call, current_call
+from latchkey_server.transport.status import REQUEST_ID_KEY, abort_status, code_of
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Stream = Callable[[Any, Context], AsyncIterator[Any]]
+
+SERVICES = "/latchkey.v1."
+"""What the paths of our own methods begin with; health, reflection and channelz need no credential."""
+
+UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerifications"})
+"""Methods too frequent for a line each: counters tell of them."""
+
+_SHAVED_SECONDS = 0.02
+# Statuses that are the server's own trouble.
+_SERIOUS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN}
+
+log = structlog.get_logger("latchkey.rpc")
+
+
+class Layer(Protocol):
+    """One thing that happens around every call of a method."""
+
+    name: str
+
+    def unary(self, method: str, inner: Unary) -> Unary:
+        """Return the handler with this layer around it, for methods that answer once."""
+        ...
+
+    def stream(self, method: str, inner: Stream) -> Stream:
+        """Return the handler with this layer around it, for methods that answer with a stream."""
+        ...
+
+
+class Stack(grpc.aio.ServerInterceptor):
+    """Puts the layers, outermost first, around each handler and remembers the result by method."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.names = tuple(layer.name for layer in layers)
+        self._layers = layers
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return the wrapped handler of the method that is called, or None for an unknown method."""
+        method = handler_call_details.method
+        handler = self._wrapped.get(method)
+        if handler is None:
+            bare = await continuation(handler_call_details)
+            if bare is None:
+                return None
+            handler = self._wrapped[method] = self._wrap(method, bare)
+        return handler
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        kind = ("stream" if handler.request_streaming else "unary") + (
+            "_stream" if handler.response_streaming else "_unary"
+        )
+        behavior = getattr(handler, kind)
+        for layer in reversed(self._layers):
+            wrap = layer.stream if handler.response_streaming else layer.unary
+            behavior = wrap(method, behavior)
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(behavior, handler.request_deserializer, handler.response_serializer)
+
+
+class Errors:
+    """Outermost: whatever is raised becomes a status of ours, for gRPC would send an exception's text."""
+
+    name = "errors"
+
+    def unary(self, method: str, inner: Unary) -> Unary:
+        async def handle(request: Any, context: Context) -> Any:
+            try:
+                return await inner(request, context)
+            except AbortError:
+                raise
+            except Exception as error:
+                await _abort(context, method, error)
+
+        return handle
+
+    def stream(self, method: str, inner: Stream) -> Stream:
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                async for response in inner(request, context):
+                    yield response
+            except AbortError:
+                raise
+            except Exception as error:
+                await _abort(context, method, error)
+
+        return handle
+
+
+class RequestId:
+    """Gives each call an id, the caller's `x-request-id` if it sent a sound one, and returns it in the trailer."""
+
+    name = "request id"
+
+    def unary(self, _method: str, inner: Unary) -> Unary:
+        async def handle(request: Any, context: Context) -> Any:
+            _begin(context)
+            return await inner(request, context)
+
+        return handle
+
+    def stream(self, _method: str, inner: Stream) -> Stream:
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            _begin(context)
+            async for response in inner(request, context):
+                yield response
+
+        return handle
+
+
+class Measure:
+    """Counts and times every call by method and status, refused ones too: it stands outside authentication."""
+
+    name = "metrics"
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def unary(self, method: str, inner: Unary) -> Unary:
+        observe = self._metrics.calls(method)
+
+        async def handle(request: Any, context: Context) -> Any:
+            begun = time.perf_counter()
+            code = grpc.StatusCode.OK
+            try:
+                return await inner(request, context)
+            except BaseException as error:
+                code = _code(error)
+                raise
+            finally:
+                observe(code.name, time.perf_counter() - begun)
+
+        return handle
+
+    def stream(self, method: str, inner: Stream) -> Stream:
+        observe = self._metrics.calls(method)
+
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            begun = time.perf_counter()
+            code = grpc.StatusCode.OK
+            try:
+                async for response in inner(request, context):
+                    yield response
+            except BaseException as error:
+                code = _code(error)
+                raise
+            finally:
+                observe(code.name, time.perf_counter() - begun)
+
+        return handle
+
+
+class Log:
+    """One line a call, none per verification unless it went wrong; never a request's content."""
+
+    name = "log"
+
+    def unary(self, method: str, inner: Unary) -> Unary:
+        quiet = _quiet(method)
+
+        async def handle(request: Any, context: Context) -> Any:
+            begun = time.perf_counter()
+            code = grpc.StatusCode.OK
+            try:
+                return await inner(request, context)
+            except BaseException as error:
+                code = _code(error)
+                raise
+            finally:
+                _log_call(method, code, begun, quiet)
+
+        return handle
+
+    def stream(self, method: str, inner: Stream) -> Stream:
+        quiet = _quiet(method)
+
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            begun = time.perf_counter()
+            code = grpc.StatusCode.OK
+            try:
+                async for response in inner(request, context):
+                    yield response
+            except BaseException as error:
+                code = _code(error)
+                raise
+            finally:
+                _log_call(method, code, begun, quiet)
+
+        return handle
+
+
+class Authentication:
+    """Finds out who calls and whether their role allows the method; health and reflection are open to all."""
+
+    name = "authentication"
+
+    def __init__(self, source: RecordSource, clock: Clock, ready: Callable[[], bool]) -> None:
+        self._source = source
+        self._clock = clock
+        self._ready = ready
+
+    def unary(self, method: str, inner: Unary) -> Unary:
+        if not method.startswith(SERVICES):
+            return inner
+        name = method.rpartition("/")[2]
+
+        async def handle(request: Any, context: Context) -> Any:
+            await self._authenticate(context, name)
+            return await inner(request, context)
+
+        return handle
+
+    def stream(self, method: str, inner: Stream) -> Stream:
+        if not method.startswith(SERVICES):
+            return inner
+        name = method.rpartition("/")[2]
+
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            await self._authenticate(context, name)
+            async for response in inner(request, context):
+                yield response
+
+        return handle
+
+    async def _authenticate(self, context: Context, method: str) -> None:
+        if not self._ready():
+            raise errors.ServerNotReady
+        secret = bearer_secret(_metadata(context, "authorization"))
+        credential = await self._source.credential(secret_sha256(secret))
+        caller = accept(credential, self._clock())
+        current_call.get().caller = caller
+        require_role(caller, method)
+
+
+class Deadline:
+    """Ends a call a little before its client gives up, so that the client learns what was not answered in time.
+
+    All that a handler ever waits for is the database: that is what it names.
+    """
+
+    name = "deadline"
+
+    def __init__(self, default_seconds: float) -> None:
+        self._default = default_seconds
+
+    def unary(self, _method: str, inner: Unary) -> Unary:
+        async def handle(request: Any, context: Context) -> Any:
+            remaining = context.time_remaining()
+            bound = self._default if remaining is None else min(remaining - _SHAVED_SECONDS, self._default)
+            try:
+                async with asyncio.timeout(bound):
+                    return await inner(request, context)
+            except TimeoutError:
+                raise errors.DatabaseUnavailable from None
+
+        return handle
+
+    def stream(self, _method: str, inner: Stream) -> Stream:
+        return inner
+
+
+def _begin(context: Context) -> None:
+    asked = _metadata(context, "x-request-id")
+    call_id = asked if asked and TOKEN.fullmatch(asked) else secrets.token_hex(12)
+    current_call.set(Call(call_id, context.peer()))
+    context.set_trailing_metadata(((REQUEST_ID_KEY, call_id),))
+
+
+def _metadata(context: Context, key: str) -> str | None:
+    for name, value in context.invocation_metadata() or ():
+        if name == key and isinstance(value, str):
+            return value
+    return None
+
+
+async def _abort(context: Context, method: str, error: Exception) -> None:
+    if not isinstance(error, LatchkeyError):
+        # The text of a foreign error may hold anything, a secret too: only its kind and its place are told.
+        log.error("unexpected error", method=method, error=type(error).__qualname__, at=_place(error))
+        error = errors.Internal()
+    call = current_call.get(None)
+    await context.abort_with_status(abort_status(error, call.call_id if call else ""))
+
+
+def _place(error: Exception) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def _code(error: BaseException) -> grpc.StatusCode:
+    if isinstance(error, LatchkeyError):
+        return code_of(error)
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return grpc.StatusCode.CANCELLED
+    return grpc.StatusCode.INTERNAL
+
+
+def _quiet(method: str) -> bool:
+    return not method.startswith(SERVICES) or method.rpartition("/")[2] in UNLOGGED
+
+
+def _log_call(method: str, code: grpc.StatusCode, begun: float, quiet: bool) -> None:
+    serious = code in _SERIOUS
+    if quiet and not serious:
+        return
+    call = current_call.get()
+    caller = call.caller
+    write = log.warning if serious else log.info
+    write(
+        "call",
+        method=method.removeprefix(SERVICES),
+        code=code.name,
+        ms=round((time.perf_counter() - begun) * 1000, 1),
+        request_id=call.call_id,
+        peer=call.peer,
+        caller=str(caller.management_key_id) if caller else None,
+    )

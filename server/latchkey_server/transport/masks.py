@@ -1,0 +1,56 @@
+"""Field masks: which fields an update changes, and applying them to a message."""
+
+from collections.abc import Collection
+from typing import TypeVar
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.errors import Violation
+
+M = TypeVar("M", bound=Message)
+
+WHOLE = "*"
+
+
+def paths_of(mask: FieldMask | None, sent: Message, mutable: Collection[str]) -> list[str]:
+    """Return the paths that an update changes: those of the mask, or without one the fields that were sent.
+
+    ``mutable`` holds the paths that may be named; ``*`` stands for all of them. Raises InvalidField for any other.
+    """
+    top_level = [path for path in mutable if "." not in path]
+    if mask is None or not mask.paths:
+        present = {descriptor.name for descriptor, _ in sent.ListFields()}
+        return [path for path in top_level if path in present]
+    if list(mask.paths) == [WHOLE]:
+        return top_level
+    wrong = [path for path in mask.paths if path not in mutable]
+    if wrong:
+        problem = f"may name only: {', '.join(sorted(mutable))}"
+        raise errors.InvalidField([Violation("update_mask", f"{path!r}: {problem}") for path in wrong])
+    return list(dict.fromkeys(mask.paths))
+
+
+def applied(sent: M, current: M, paths: Collection[str]) -> M:
+    """Return ``current`` with the named fields as in ``sent``; what is named and absent there is cleared."""
+    merged = type(current)()
+    merged.CopyFrom(current)
+    for path in paths:
+        _replace(sent, merged, path.split("."))
+    return merged
+
+
+def _replace(sent: Message, merged: Message, names: list[str]) -> None:
+    name, *inner = names
+    if inner:
+        _replace(getattr(sent, name), getattr(merged, name), inner)
+        return
+    merged.ClearField(name)
+    if name in {descriptor.name for descriptor, _ in sent.ListFields()}:
+        part = type(sent)()
+        part.CopyFrom(sent)
+        for descriptor, _ in sent.ListFields():
+            if descriptor.name != name:
+                part.ClearField(descriptor.name)
+        merged.MergeFrom(part)

@@ -1,0 +1,102 @@
+"""The gRPC server: services, reflection, health, and what limits a connection."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from latchkey.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    key_service_pb2,
+    key_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
+    verify_service_pb2,
+    verify_service_pb2_grpc,
+)
+from latchkey_server.transport.admin_servicer import AdminServicer
+from latchkey_server.transport.health import Health
+from latchkey_server.transport.interceptors import Layer, Stack
+from latchkey_server.transport.key_servicer import KeyServicer
+from latchkey_server.transport.usage_servicer import UsageServicer
+from latchkey_server.transport.verify_servicer import VerifyServicer
+
+MESSAGE_MAX: Final = 4 * 1024 * 1024
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MESSAGE_MAX),
+    ("grpc.max_send_message_length", MESSAGE_MAX),
+    ("grpc.max_concurrent_streams", 1024),
+    # One process owns the port: a second one gets a clear error instead of half the traffic.
+    ("grpc.so_reuseport", 0),
+    # Balancing is per connection: a connection ends now and then, so that new servers get their share.
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # No stricter than what clients are told to send, else they are cut off with too_many_pings.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the server answers with."""
+
+    keys: KeyServicer
+    verify: VerifyServicer
+    usage: UsageServicer
+    admin: AdminServicer
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Where the server's certificate is; with ``client_ca`` clients must show one that it signed."""
+
+    certificate: Path
+    private_key: Path
+    client_ca: Path | None = None
+
+
+def build_server(services: Services, layers: Sequence[Layer], health: Health, *, channelz_on: bool) -> grpc.aio.Server:
+    """Return a server with every service registered, not started."""
+    server = grpc.aio.server(interceptors=[Stack(layers)], options=_OPTIONS)
+    key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, server)
+    verify_service_pb2_grpc.add_VerifyServiceServicer_to_server(services.verify, server)
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(services.usage, server)
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    names = [
+        descriptor.services_by_name[service].full_name
+        for descriptor, service in (
+            (key_service_pb2.DESCRIPTOR, "KeyService"),
+            (verify_service_pb2.DESCRIPTOR, "VerifyService"),
+            (usage_service_pb2.DESCRIPTOR, "UsageService"),
+            (admin_service_pb2.DESCRIPTOR, "AdminService"),
+            (health_pb2.DESCRIPTOR, "Health"),
+        )
+    ]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    if channelz_on:
+        channelz.add_channelz_servicer(server)
+    return server
+
+
+def listen(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
+    """Bind the server to ``address`` and return the port; raises RuntimeError when that is taken or wrong."""
+    if tls is None:
+        return server.add_insecure_port(address)
+    client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
+    credentials = grpc.ssl_server_credentials(
+        [(tls.private_key.read_bytes(), tls.certificate.read_bytes())],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )
+    return server.add_secure_port(address, credentials)

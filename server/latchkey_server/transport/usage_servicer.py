@@ -1,0 +1,78 @@
+"""UsageService on the wire: convert, call the domain, convert."""
+
+from latchkey.v1 import usage_service_pb2 as pb
+from latchkey.v1 import usage_service_pb2_grpc
+from latchkey_server.domain import errors
+from latchkey_server.domain.paging import decode_token, encode_token, page_size
+from latchkey_server.domain.ports import Clock
+from latchkey_server.domain.usage import UsageType
+from latchkey_server.domain.usage_query import DEFAULT_ROWS, MAX_ROWS, UsageQueries, default_range
+from latchkey_server.domain.usage_recorder import UsageRecorder
+from latchkey_server.domain.usage_report import EventPage
+from latchkey_server.domain.validation import Violations
+from latchkey_server.transport.call import binding, caller
+from latchkey_server.transport.convert_usage import (
+    measures_message,
+    read_ask,
+    read_event,
+    read_filter,
+    record_message,
+    result_message,
+    row_message,
+)
+from latchkey_server.transport.interceptors import Context
+from latchkey_server.transport.wire import optional_timestamp, read_enum, read_time
+
+
+class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
+    """Answers UsageService."""
+
+    def __init__(self, recorder: UsageRecorder, queries: UsageQueries, clock: Clock) -> None:
+        self._recorder = recorder
+        self._queries = queries
+        self._clock = clock
+
+    async def ReportUsage(self, request: pb.ReportUsageRequest, context: Context) -> pb.ReportUsageResponse:
+        results = await self._recorder.report(caller(), [read_event(event) for event in request.events])
+        return pb.ReportUsageResponse(results=[result_message(result) for result in results])
+
+    async def QueryUsage(self, request: pb.QueryUsageRequest, context: Context) -> pb.QueryUsageResponse:
+        bound = binding(request)
+        cursor = decode_token(bound, request.page_token)
+        size = page_size(request.page_size, DEFAULT_ROWS, MAX_ROWS)
+        report = await self._queries.report(caller(), read_ask(request), size, cursor)
+        following = None if report.next_offset is None else str(report.next_offset)
+        return pb.QueryUsageResponse(
+            rows=[row_message(row) for row in report.rows],
+            totals=measures_message(report.totals),
+            as_of=optional_timestamp(report.as_of),
+            next_page_token=encode_token(bound, following),
+        )
+
+    async def ListUsageEvents(self, request: pb.ListUsageEventsRequest, context: Context) -> pb.ListUsageEventsResponse:
+        bound = binding(request)
+        cursor = decode_token(bound, request.page_token)
+        page = await self._queries.events(caller(), self._read_page(request), cursor)
+        return pb.ListUsageEventsResponse(
+            events=[record_message(record) for record in page.items],
+            next_page_token=encode_token(bound, page.next_cursor),
+        )
+
+    async def QueryVerifications(
+        self, request: pb.QueryVerificationsRequest, context: Context
+    ) -> pb.QueryVerificationsResponse:
+        raise errors.NotImplementedYet("QueryVerifications")
+
+    def _read_page(self, request: pb.ListUsageEventsRequest) -> EventPage:
+        found = Violations()
+        start, end = default_range(
+            read_time(found, "start_time", request, "start_time"),
+            read_time(found, "end_time", request, "end_time"),
+            self._clock(),
+        )
+        wanted = read_filter(request.filter, found)
+        types = tuple(
+            read_enum(found, f"types[{index}]", UsageType, value) for index, value in enumerate(request.types)
+        )
+        found.check()
+        return EventPage(start=start, end=end, wanted=wanted, types=types, limit=page_size(request.page_size))
