@@ -25,7 +25,7 @@ run: $(SYNCED) ## serve on 127.0.0.1:50051 with an embedded PostgreSQL (LATCHKEY
 	@exec $(BIN)/latchkey-server serve
 
 demo: $(SYNCED) ## see a key's whole life on a server of its own (TRACE=file, ENDING_AT=instant)
-	@$(BIN)/python clients/python/examples/demo.py \
+	@PYTHONPATH=clients/python $(BIN)/python -m examples.demo \
 		$(if $(TRACE),--trace '$(TRACE)') $(if $(ENDING_AT),--ending-at '$(ENDING_AT)')
 
 test: $(SYNCED) ## run the tests (ARGS="-k words" to choose)

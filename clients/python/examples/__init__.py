@@ -1,0 +1,1 @@
+"""Programs that use Latchkey the way a service would."""
