@@ -89,8 +89,6 @@ async def _serve(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stopped.set)
-        if running.readiness.ready:
-            log.info("serving", address=running.address)
         click.echo(_welcome(running, settings))
         await running.stopped.wait()
         log.info("stopping")

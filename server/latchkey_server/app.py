@@ -185,6 +185,8 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         server = build_server(services, layers, health, channelz_on=settings.channelz)
         port = _listen(server, settings)
         await server.start()
+        address = f"{settings.listen.rpartition(':')[0]}:{port}"
+        log.info("listening", address=address)
         stack.push_async_callback(server.stop, settings.stop_grace)
         _serve_metrics(settings, metrics, stack)
         watch = _Watch(storage, settings, health, readiness, clock)
@@ -192,11 +194,10 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         await _background(stack, watch.run)
         await _background(stack, last_used.run)
         stack.push_async_callback(health.stop)
-        host = settings.listen.rpartition(":")[0]
         stopped = asyncio.Event()
         if storage.embedded:
             await _background(stack, lambda: _until_closed(storage.embedded, stopped))
-        yield Running(f"{host}:{port}", port, owner_secret, readiness, health, storage, stopped)
+        yield Running(address, port, owner_secret, readiness, health, storage, stopped)
 
 
 def build_services(
@@ -280,8 +281,8 @@ class _Watch:
         if trouble != self._readiness.trouble:
             if trouble:
                 log.error("not serving", reason=trouble)
-            elif self._readiness.trouble != "starting":
-                log.info("serving again")
+            else:
+                log.info("serving")
         self._readiness.trouble = trouble
 
 
@@ -313,8 +314,17 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
 
 
 async def _background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run something beside the server until the stack is unwound."""
-    task = asyncio.create_task(run())
+    """Run something beside the server until the stack is unwound; what fails is told and begins again."""
+
+    async def supervised() -> None:
+        while True:
+            try:
+                return await run()
+            except Exception as error:
+                log.error("background task failed", task=run.__qualname__, error=type(error).__qualname__)
+                await asyncio.sleep(_WATCH_SECONDS)
+
+    task = asyncio.create_task(supervised())
 
     async def stop() -> None:
         task.cancel()

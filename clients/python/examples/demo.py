@@ -133,7 +133,9 @@ class Demo:
             ("dev, where only prod may come", dev, question(environments=["prod"])),
             ("a made-up secret", prod[:-1] + ("a" if prod[-1] != "a" else "b"), question()),
         ]
-        table = Table("asked", "verdict", "environment", "degraded", box=box.SIMPLE)
+        table = Table("asked", box=box.SIMPLE)
+        for column in ("verdict", "label", "degraded"):
+            table.add_column(column, no_wrap=True)
         for asked, secret, request in questions:
             request.key = secret
             request.required_scopes.extend(required)
@@ -252,14 +254,15 @@ async def _started(process: asyncio.subprocess.Process) -> tuple[str, str]:
     while line := (await process.stderr.readline()).decode():
         lines.append(line)
         entry = json.loads(line) if line.startswith("{") else {}
-        if entry.get("event") == "serving":
+        if entry.get("event") == "listening":
+            address = entry["address"]
             break
     else:
         raise click.ClickException("the server did not start: " + "".join(lines).strip())
     secret = ""
     while not secret.startswith("lkm_"):
         secret = (await process.stdout.readline()).decode().strip()
-    return entry["address"], secret
+    return address, secret
 
 
 async def _drain(stream: asyncio.StreamReader | None) -> None:

@@ -1,4 +1,4 @@
-"""Migrations: numbered SQL files, each run once, in its own transaction, under one lock."""
+"""Migrations: numbered SQL files, each run once, in a transaction of its own, under one lock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from importlib import resources
 
 from latchkey_server.storage.database import Connection
 
-# Keeps two migrating processes from meeting; no tenant's request ever takes it.
+# Keeps two processes from changing the schema at once; no tenant's request ever takes it.
 _LOCK = 0x6C6B_6D69_6772
 
 
@@ -41,26 +41,29 @@ async def schema_trouble(connection: Connection) -> str | None:
 
 
 async def migrate(connection: Connection) -> list[str]:
-    """Run the migrations that are missing and return their names."""
-    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    try:
+    """Run the migrations that are missing and return their names; each is whole or not there at all."""
+    return [migration.name for migration in migrations() if await _apply(connection, migration)]
+
+
+async def lock_schema(connection: Connection) -> None:
+    """Keep every other process from changing the schema until this transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+
+
+async def _apply(connection: Connection, migration: Migration) -> bool:
+    async with connection.transaction():
+        await lock_schema(connection)
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, "
             "apply_time timestamptz NOT NULL DEFAULT now())"
         )
-        applied = await _applied(connection)
-        missing = [migration for migration in migrations() if migration.number not in applied]
-        for migration in missing:
-            async with connection.transaction():
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO schema_migration (number, name) VALUES ($1, $2)",
-                    migration.number,
-                    migration.name,
-                )
-        return [migration.name for migration in missing]
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+        if migration.number in await _applied(connection):
+            return False
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "INSERT INTO schema_migration (number, name) VALUES ($1, $2)", migration.number, migration.name
+        )
+        return True
 
 
 async def _applied(connection: Connection) -> set[int]:

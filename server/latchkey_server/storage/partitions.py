@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from latchkey_server.storage.database import Connection
+from latchkey_server.storage.migrate import lock_schema
 
 AHEAD = timedelta(days=3)
 
@@ -21,21 +22,32 @@ async def ensure_partitions(connection: Connection, now: datetime, back: timedel
 
     A day that already has events in the default partition keeps them there: attaching would have to move them.
     """
+    if not await _missing(connection, now, back):
+        return 0
+    async with connection.transaction():
+        await lock_schema(connection)
+        created = 0
+        for day in await _missing(connection, now, back):
+            if not await _stranded(connection, day):
+                await _create(connection, day)
+                created += 1
+        return created
+
+
+async def _missing(connection: Connection, now: datetime, back: timedelta) -> list[date]:
     rows = await connection.fetch(
         "SELECT c.relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
         "WHERE inhparent = 'usage_event'::regclass"
     )
     existing = {row["relname"] for row in rows}
-    missing = [day for day in days_needed(now, back) if _name(day) not in existing]
-    created = 0
-    for day in missing:
-        if not await _stranded(connection, day):
-            await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {_name(day)} PARTITION OF usage_event "
-                f"FOR VALUES FROM ('{day} 00:00+00') TO ('{day + timedelta(days=1)} 00:00+00')"
-            )
-            created += 1
-    return created
+    return [day for day in days_needed(now, back) if _name(day) not in existing]
+
+
+async def _create(connection: Connection, day: date) -> None:
+    await connection.execute(
+        f"CREATE TABLE {_name(day)} PARTITION OF usage_event "
+        f"FOR VALUES FROM ('{day} 00:00+00') TO ('{day + timedelta(days=1)} 00:00+00')"
+    )
 
 
 def _name(day: date) -> str:

@@ -1,0 +1,81 @@
+"""The schema: migrations, partitions, and being ready for distribution by workspace (architecture §3)."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from latchkey_server.storage.database import open_database
+from latchkey_server.storage.embedded import EmbeddedServer
+from latchkey_server.storage.migrate import migrate, migrations, schema_trouble
+from latchkey_server.storage.partitions import days_needed, ensure_partitions
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+BACK = timedelta(days=35)
+
+# Global by nature: small, found by hash or id without a workspace, or not a tenant's at all.
+NOT_A_TENANTS = {"pepper", "schema_migration", "secret_hash"}
+
+
+async def empty_database(postgres: EmbeddedServer, name: str) -> str:
+    connection = await asyncpg.connect(postgres.dsn())
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return postgres.dsn(name)
+
+
+async def test_concurrent_migrations_and_partition_upkeep_do_each_thing_once(postgres: EmbeddedServer) -> None:
+    dsn = await empty_database(postgres, "raced")
+
+    async with open_database(dsn, pool_size=8, timeout=30) as database:
+
+        async def prepare() -> tuple[list[str], int]:
+            async with database.connection() as connection:
+                applied = await migrate(connection)
+                return applied, await ensure_partitions(connection, NOW, BACK)
+
+        done = await asyncio.gather(*(prepare() for _ in range(6)))
+
+    assert sorted(len(applied) for applied, _ in done) == [0] * 5 + [len(migrations())]
+    assert sum(created for _, created in done) == len(list(days_needed(NOW, BACK)))
+
+
+async def test_a_schema_that_is_ahead_of_the_server_is_told(dsn: str) -> None:
+    async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as connection:
+        current = await schema_trouble(connection)
+        await connection.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from the future')")
+        ahead = await schema_trouble(connection)
+
+    assert current is None
+    assert ahead is not None
+    assert "9999" in ahead
+
+
+async def test_every_tenants_table_leads_its_keys_with_the_workspace(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    rows = await connection.fetch(
+        "SELECT c.relname AS table, i.relname AS index, a.attname AS first, x.indisunique AS is_unique "
+        "FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = x.indkey[0] "
+        "WHERE c.relnamespace = 'public'::regnamespace"
+    )
+    triggers = await connection.fetchval("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")
+    await connection.close()
+
+    assert {row["first"] for row in rows if row["table"] not in NOT_A_TENANTS} == {"workspace_id"}
+    assert {row["table"] for row in rows} > NOT_A_TENANTS
+    assert triggers == 0
+
+
+async def test_events_of_a_day_without_a_partition_are_kept_and_the_day_is_left_where_it_is(dsn: str) -> None:
+    later = datetime.now(UTC) + timedelta(days=100)
+    async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO usage_event SELECT gen_random_uuid(), $1, 'x', gen_random_uuid(), 1, '', '', '', '', '', "
+            "0, 0, 0, 0, 0, '', NULL, $1",
+            later,
+        )
+        created = await ensure_partitions(connection, later, timedelta(0))
+        kept = await connection.fetchval("SELECT count(*) FROM usage_event")
+
+    assert (created, kept) == (3, 1)

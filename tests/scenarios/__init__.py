@@ -1,0 +1,1 @@
+"""Whole stories: real processes, as a newcomer starts them."""

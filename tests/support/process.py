@@ -1,0 +1,99 @@
+"""`latchkey-server` as a real process, as an operator runs it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).with_name("latchkey-server")
+DEADLINE = 60.0
+
+
+@dataclass(slots=True)
+class Ended:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return this environment with these LATCHKEY_ settings and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LATCHKEY_")}
+    return {**kept, **settings}
+
+
+async def run(*arguments: str, **settings: str) -> Ended:
+    """Run a command to its end."""
+    process = await _start(arguments, settings)
+    async with asyncio.timeout(DEADLINE):
+        out, err = await process.communicate()
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+@dataclass(slots=True)
+class Serving:
+    """A server process that has said that it serves."""
+
+    process: asyncio.subprocess.Process
+    log: list[dict[str, Any]] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return str(next(entry["address"] for entry in self.log if entry["event"] == "listening"))
+
+    @property
+    def secret(self) -> str | None:
+        """The first owner's secret, if this start showed one."""
+        return next((line.strip() for line in self.printed if line.strip().startswith("lkm_")), None)
+
+    async def until_logged(self, event: str) -> dict[str, Any]:
+        """Return the next log line with this event."""
+        stream = self.process.stderr
+        async with asyncio.timeout(DEADLINE):
+            while stream is not None and (line := await stream.readline()):
+                entry = json.loads(line)
+                self.log.append(entry)
+                if entry["event"] == event:
+                    return dict(entry)
+        raise AssertionError(f"the server ended without logging {event!r}: {self.log}")
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(DEADLINE):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def server_process(until: str = "serving", **settings: str) -> AsyncIterator[Serving]:
+    """Run `latchkey-server serve` on a free port until the context is left, killed if need be."""
+    process = await _start(("serve",), {"LATCHKEY_LISTEN": "127.0.0.1:0", "LATCHKEY_LOG_FORMAT": "json", **settings})
+    serving = Serving(process)
+    try:
+        await serving.until_logged(until)
+        async with asyncio.timeout(DEADLINE):
+            while process.stdout and "buf curl" not in (serving.printed[-1] if serving.printed else ""):
+                serving.printed.append((await process.stdout.readline()).decode())
+        yield serving
+    finally:
+        if process.returncode is None:
+            process.kill()
+        async with asyncio.timeout(DEADLINE):
+            await process.communicate()
+
+
+async def _start(arguments: tuple[str, ...], settings: Mapping[str, str]) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        COMMAND, *arguments, env=environment(settings), stdout=pipe, stderr=pipe
+    )
