@@ -131,9 +131,7 @@ async def test_killing_parent_and_postmaster_together_still_lets_the_next_start_
 async def test_a_second_process_is_told_who_holds_the_data_directory(data_dir: Path) -> None:
     with _serving_process(data_dir) as parent:
         told = await _refusal(data_dir)
-        assert told.startswith(
-            f"The data directory {data_dir} is in use by process {parent.pid}: stop that one"
-        )
+        assert told.startswith(f"The data directory {data_dir} is in use by process {parent.pid}: stop that one")
 
 
 async def test_a_second_start_in_one_process_is_refused_and_the_first_goes_on(data_dir: Path) -> None:
@@ -168,9 +166,7 @@ async def test_a_pid_file_left_by_a_power_cut_is_no_obstacle(data_dir: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["deep" * 40, "comma, 'quote' %41 & space"])
-async def test_a_path_that_no_socket_can_have_gets_a_private_folder_instead(
-    data_dir: Path, name: str
-) -> None:
+async def test_a_path_that_no_socket_can_have_gets_a_private_folder_instead(data_dir: Path, name: str) -> None:
     async with embedded_postgres(data_dir / name, settings=FAST) as server:
         assert server.socket_dir.is_relative_to("/tmp")
         assert await _fetch(server, "SELECT 1") == 1
@@ -240,16 +236,12 @@ async def test_files_that_are_no_database_are_left_alone(data_dir: Path) -> None
 async def test_a_cluster_of_another_version_is_refused(data_dir: Path) -> None:
     (data_dir / "postgres").mkdir()
     (data_dir / "postgres" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(
-        EmbeddedError, match=r"was made by PostgreSQL 9 but .* has version \d+: set PG_BINDIR"
-    ):
+    with pytest.raises(EmbeddedError, match=r"was made by PostgreSQL 9 but .* has version \d+: set PG_BINDIR"):
         await _start_and_ask(data_dir)
 
 
 async def test_what_postgres_said_before_it_failed_is_quoted(data_dir: Path) -> None:
-    with pytest.raises(
-        EmbeddedError, match=r'failed: .*unrecognized configuration parameter "no_such_thing"'
-    ):
+    with pytest.raises(EmbeddedError, match=r'failed: .*unrecognized configuration parameter "no_such_thing"'):
         async with embedded_postgres(data_dir, settings={**FAST, "no_such_thing": "1"}):
             pass
 

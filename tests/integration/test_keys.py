@@ -22,6 +22,7 @@ from latchkey.v1 import (
     verification_pb2,
     verify_service_pb2,
 )
+from latchkey_server.app import utc_now
 from tests.support.service import Client, Service, rejection, serving
 
 MUTABLE = (
@@ -580,3 +581,19 @@ async def test_a_dry_run_is_not_a_use(dsn: str) -> None:
         key = await get(await second.client(first.root_secret), made.key.key_id)
 
     assert not key.HasField("last_used_time")
+
+
+async def test_changing_a_refill_neither_brings_one_forward_nor_takes_one_back(dsn: str) -> None:
+    daily = key_pb2.REFILL_INTERVAL_DAILY
+    refill = key_pb2.Credits(amount=5, refill=key_pb2.CreditRefill(interval=daily, amount=100))
+    async with serving(dsn, lambda: utc_now() - timedelta(days=3)) as past:
+        client = await past.client(past.root_secret)
+        without = (await client.create_key(key_pb2.Key(credits=key_pb2.Credits(amount=5)))).key.key_id
+        refilled = (await client.create_key(key_pb2.Key(credits=refill))).key.key_id
+    async with serving(dsn) as present:
+        client = await present.client(past.root_secret)
+        added = await update(client, key_pb2.Key(key_id=without, credits=refill))
+        removed = await update(client, key_pb2.Key(key_id=refilled), "credits.refill")
+
+    assert added.key.credit_balance.remaining == 5
+    assert removed.key.credit_balance.remaining == 100

@@ -57,6 +57,9 @@ def parse_network(text: str) -> Network:
     """
     if "%" in text:
         raise ValueError("must not carry an IPv6 zone")
+    _, slash, length = text.strip().partition("/")
+    if slash and not (length.isascii() and length.isdigit()):
+        raise ValueError("must have a prefix length behind the slash, not a mask")
     network = ipaddress.ip_network(text.strip(), strict=False)
     if isinstance(network, ipaddress.IPv6Network):
         mapped = network.network_address.ipv4_mapped

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import Violation
 
+# No offset can carry a local time of this range out of the calendar.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
 BUCKETS_MAX = 10_000
 RANGE_MAX = timedelta(days=5 * 366)
@@ -38,7 +40,12 @@ def check_range(start: datetime, end: datetime) -> None:
     violations = [
         Violation(field, "must be on a quarter of an hour")
         for field, instant in (("start_time", start), ("end_time", end))
-        if (instant - datetime(1970, 1, 1, tzinfo=UTC)) % QUARTER
+        if (instant - EARLIEST) % QUARTER
+    ]
+    violations += [
+        Violation(field, "must be in the years 1970 to 8999")
+        for field, instant in (("start_time", start), ("end_time", end))
+        if not EARLIEST <= instant <= LATEST
     ]
     if not start < end:
         violations.append(Violation("end_time", "must be after start_time"))
@@ -75,7 +82,8 @@ def buckets(start: datetime, end: datetime, width: Width, zone: ZoneInfo) -> lis
 
 @lru_cache(maxsize=1)
 def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    # These two are whatever the machine makes of them.
+    return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
 def _offset(instant: datetime, zone: ZoneInfo) -> timedelta:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from latchkey_server.domain import errors, ids, key_fields
 from latchkey_server.domain.access import Caller
+from latchkey_server.domain.budgets import credit_state
 from latchkey_server.domain.identities import new_identity
 from latchkey_server.domain.model import (
     Balance,
@@ -110,6 +111,18 @@ class KeyMaker:
         begun = {key.key_id: Balance(key.fields.credits.amount, self._now) for key in keys if key.fields.credits}
         if begun:
             await self._tx.keys.insert_balances(self._caller.workspace_id, begun)
+
+    async def carry_balance(self, before: Key, after: Key) -> None:
+        """Settle what came due under the old credits before the new ones apply, so that no refill moves."""
+        if before.fields.credits == after.fields.credits:
+            return
+        stored = await self._tx.keys.lock_balance(after.workspace_id, after.key_id)
+        if stored is None:
+            await self.insert_balances([after])
+            return
+        settled = credit_state(before.fields.credits, stored, self._now)
+        remaining = settled.remaining if settled else stored.remaining
+        await self._tx.keys.update_balance(after.workspace_id, after.key_id, Balance(remaining, self._now))
 
     def done(self, keys: Sequence[Key], action: str, outcome: Json) -> Done:
         """Return what was done by making these keys."""

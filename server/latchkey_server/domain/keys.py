@@ -126,7 +126,7 @@ class Keys:
             identity_id = await maker.identity_id(fields.external_id)
             after = replace(before, fields=fields, identity_id=identity_id, update_time=now, revision=revision)
             await tx.keys.update(after)
-            await maker.insert_balances([after])
+            await maker.carry_balance(before, after)
             return maker.changed(before, after, "key.update", ChangeKind.KEY_CHANGED)
 
         return await self._mutations.run(origin, work, _key_view(origin.caller))

@@ -29,7 +29,7 @@ def encode_token(binding: bytes, cursor: str | None) -> str:
     """Return the token that continues behind ``cursor`` for the question that ``binding`` stands for."""
     if cursor is None:
         return ""
-    return base64.urlsafe_b64encode(_digest(binding) + cursor.encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_digest(binding, cursor) + cursor.encode()).decode().rstrip("=")
 
 
 def decode_token(binding: bytes, token: str) -> str | None:
@@ -41,7 +41,7 @@ def decode_token(binding: bytes, token: str) -> str | None:
         cursor = raw[_BINDING_BYTES:].decode()
     except (binascii.Error, UnicodeError, ValueError):
         raise errors.PageTokenInvalid from None
-    if raw[:_BINDING_BYTES] != _digest(binding):
+    if encode_token(binding, cursor) != token:
         raise errors.PageTokenInvalid
     return cursor
 
@@ -69,5 +69,6 @@ def cut(items: Sequence[T], size: int, cursor_of: Callable[[T], str]) -> Page[T]
     return Page(shown, cursor_of(shown[-1]) if len(items) > size else None)
 
 
-def _digest(binding: bytes) -> bytes:
-    return hashlib.sha256(binding).digest()[:_BINDING_BYTES]
+def _digest(binding: bytes, cursor: str) -> bytes:
+    """Tie the cursor to its question: an edited token is a mistake to be told, not a secret to be kept."""
+    return hashlib.sha256(hashlib.sha256(binding).digest() + cursor.encode()).digest()[:_BINDING_BYTES]

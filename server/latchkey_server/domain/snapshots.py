@@ -43,7 +43,7 @@ def _plain(name: str, value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}s"
+        return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
     if isinstance(value, frozenset):
         return sorted(str(_plain(name, item)) for item in value)
     if isinstance(value, tuple):

@@ -1,7 +1,7 @@
 """QueryUsage and ListUsageEvents: what may be asked, by whom, and page by page (spec §5)."""
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
@@ -81,7 +81,8 @@ class UsageQueries:
 def default_range(start: datetime | None, end: datetime | None, now: datetime) -> Bucket:
     """Return the range of a list of events: the 24 hours up to 5 minutes from now unless told otherwise."""
     until = end or now + timedelta(minutes=5)
-    return start or until - timedelta(hours=24), until
+    day = min(timedelta(hours=24), until - datetime.min.replace(tzinfo=UTC))
+    return start or until - day, until
 
 
 def _question(ask: UsageAsk, size: int, cursor: str | None) -> UsageQuestion:
@@ -137,6 +138,6 @@ def _event_cursor(cursor: str | None) -> tuple[datetime, bytes] | None:
         return None
     try:
         occurred, _, id_hash = cursor.partition("/")
-        return datetime.fromisoformat(occurred), bytes.fromhex(id_hash)
-    except ValueError:
+        return datetime.fromisoformat(occurred).astimezone(UTC), bytes.fromhex(id_hash)
+    except (ValueError, OverflowError):
         raise errors.PageTokenInvalid from None

@@ -210,13 +210,13 @@ CHECKS = (
         Code.NOT_YET_VALID,
         applies=lambda record, _question, _now: record.key.fields.not_before_time is not None,
         holds=lambda record, _question, now: begun(record.key.fields.not_before_time, now),
-        show=lambda record, _question, now: f"from {_time(record.key.fields.not_before_time)}, now {_time(now)}",
+        show=lambda record, _question, now: f"valid from {_time(record.key.fields.not_before_time)}, now {_time(now)}",
     ),
     Check(
         Code.EXPIRED,
         applies=lambda record, _question, _now: record.key.fields.expire_time is not None,
         holds=lambda record, _question, now: unexpired(record.key.fields.expire_time, now),
-        show=lambda record, _question, now: f"until {_time(record.key.fields.expire_time)}, now {_time(now)}",
+        show=lambda record, _question, now: f"valid until {_time(record.key.fields.expire_time)}, now {_time(now)}",
     ),
     Check(
         Code.ENVIRONMENT_MISMATCH,
@@ -339,7 +339,7 @@ def _yes(fact: bool) -> str:
 
 
 def _time(instant: datetime | None) -> str:
-    return "any time" if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return "(not set)" if instant is None else instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _listed(words: tuple[str, ...]) -> str:

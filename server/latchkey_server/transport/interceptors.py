@@ -21,6 +21,7 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.access import require_role
 from latchkey_server.domain.credentials import accept, bearer_secret
 from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.ids import MANAGEMENT_KEY, format_id
 from latchkey_server.domain.ports import Clock, RecordSource
 from latchkey_server.domain.validation import TOKEN
 from latchkey_server.observability import Metrics
@@ -344,5 +345,5 @@ def _log_call(method: str, code: grpc.StatusCode, begun: float, quiet: bool) -> 
         ms=round((time.perf_counter() - begun) * 1000, 1),
         request_id=call.call_id,
         peer=call.peer,
-        caller=str(caller.management_key_id) if caller else None,
+        caller=format_id(MANAGEMENT_KEY, caller.management_key_id) if caller else None,
     )

@@ -1,0 +1,55 @@
+"""Which management secrets are accepted, and whom they stand for (spec §6)."""
+
+from typing import Any
+
+import pytest
+
+from latchkey_server.domain import credentials
+from latchkey_server.domain.access import caller_of
+from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.errors import CredentialInvalid, CredentialMissing
+from tests.unit.builders import NOW, REVOCATION, TICK, make_management_key
+
+
+def credential(*, ended: bool = False, end_time: Any = None, root: bool = False, **changes: Any) -> Credential:
+    return Credential(make_management_key(**changes), root, end_time, ended)
+
+
+@pytest.mark.parametrize("header", ["Bearer lkm_x", "bearer lkm_x", "BEARER lkm_x", "Bearer   lkm_x  "])
+def test_a_bearer_secret_is_read_from_the_header(header: str) -> None:
+    assert credentials.bearer_secret(header) == "lkm_x"
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer    ", "Basic lkm_x", "lkm_x", "Bearerlkm_x"])
+def test_a_header_without_a_bearer_secret_is_a_missing_credential(header: str | None) -> None:
+    with pytest.raises(CredentialMissing):
+        credentials.bearer_secret(header)
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_a_good_credential_stands_for_its_management_key(root: bool) -> None:
+    accepted = credentials.accept(credential(root=root), NOW)
+
+    assert accepted == caller_of(make_management_key(), root)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        None,
+        credential(ended=True),
+        credential(end_time=NOW),
+        credential(expire_time=NOW),
+        credential(revocation=REVOCATION),
+    ],
+    ids=["unknown", "ended", "rotated away", "expired", "revoked"],
+)
+def test_a_credential_that_is_not_valid_now_is_refused(refused: Credential | None) -> None:
+    with pytest.raises(CredentialInvalid):
+        credentials.accept(refused, NOW)
+
+
+def test_a_credential_lasts_until_its_end_and_its_expiry() -> None:
+    lasting = credential(end_time=NOW + TICK, expire_time=NOW + TICK)
+
+    assert credentials.accept(lasting, NOW) == caller_of(lasting.management_key, root=False)
