@@ -121,7 +121,7 @@ async def _migrate(settings: Settings) -> None:
 async def _bootstrap(settings: Settings) -> None:
     async with open_storage(settings) as storage:
         async with storage.database.connection() as connection:
-            trouble = await trouble_of(connection, settings, storage.peppers, utc_now)
+            trouble = await trouble_of(connection, storage.peppers, utc_now)
         if trouble:
             raise StartError(trouble)
         secret = await build_workspaces(storage, utc_now).bootstrap()

@@ -160,14 +160,9 @@ def build_workspaces(storage: Storage, clock: Clock) -> Workspaces:
     return Workspaces(store, Mutations(store, clock), storage.peppers, clock)
 
 
-async def trouble_of(connection: Connection, settings: Settings, peppers: Peppers, clock: Clock) -> str | None:
+async def trouble_of(connection: Connection, peppers: Peppers, clock: Clock) -> str | None:
     """Return what keeps a server from serving on this database, in one line, or None."""
-    if trouble := await schema_trouble(connection):
-        return trouble
-    if trouble := await pepper_trouble(connection, peppers, clock()):
-        return trouble
-    await ensure_partitions(connection, clock(), settings.usage_accepted)
-    return None
+    return await schema_trouble(connection) or await pepper_trouble(connection, peppers, clock())
 
 
 @asynccontextmanager
@@ -249,7 +244,7 @@ class _Watch:
         self._health = health
         self._readiness = readiness
         self._clock = clock
-        self._partitioned = 0.0
+        self._next_partitions = 0.0
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -270,12 +265,14 @@ class _Watch:
         await self._health.set_all(serving=trouble is None)
 
     async def _trouble(self, connection: Connection) -> str | None:
-        loop = asyncio.get_running_loop()
-        if self._readiness.ready and loop.time() < self._partitioned + _PARTITION_SECONDS:
-            return await schema_trouble(connection)
-        trouble = await trouble_of(connection, self._settings, self._storage.peppers, self._clock)
-        self._partitioned = loop.time()
-        return trouble
+        """Look at schema and peppers each time: another server may have brought new ones meanwhile."""
+        if trouble := await trouble_of(connection, self._storage.peppers, self._clock):
+            return trouble
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_partitions:
+            await ensure_partitions(connection, self._clock(), self._settings.usage_accepted)
+            self._next_partitions = now + _PARTITION_SECONDS
+        return None
 
     def _tell(self, trouble: str | None) -> None:
         if trouble != self._readiness.trouble:

@@ -176,5 +176,8 @@ async def test_a_server_that_lacks_a_pepper_in_use_says_which(postgres: Embedded
         reason = lacking.log[-1]["reason"]
         status = await health_of(lacking.address, "")
 
+    async with server_process(**settings) as knowing:
+        assert await health_of(knowing.address, "") == health_pb2.HealthCheckResponse.SERVING
+
     assert "'test'" in reason
     assert status == health_pb2.HealthCheckResponse.NOT_SERVING

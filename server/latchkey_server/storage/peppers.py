@@ -8,7 +8,23 @@ from latchkey_server.storage.database import Connection
 
 
 async def pepper_trouble(connection: Connection, peppers: Peppers, now: datetime) -> str | None:
-    """Register the current pepper and return what keeps this server from serving, in one line, or None."""
+    """Return what keeps this server from serving, in one line, or None; a new current pepper is then registered.
+
+    Registered only when all others are known: a server with the wrong peppers must not stop those with the right ones.
+    """
+    rows = await connection.fetch("SELECT pepper_id, check_value FROM pepper ORDER BY pepper_id")
+    for row in rows:
+        pepper_id = row["pepper_id"]
+        if pepper_id not in peppers.keys:
+            return f"pepper {pepper_id!r} is in use by this database and not in LATCHKEY_PEPPERS"
+        if not hmac.compare_digest(peppers.check_value(pepper_id), row["check_value"]):
+            return f"pepper {pepper_id!r} in LATCHKEY_PEPPERS is not the one that this database uses"
+    if peppers.current not in {row["pepper_id"] for row in rows}:
+        await _register(connection, peppers, now)
+    return None
+
+
+async def _register(connection: Connection, peppers: Peppers, now: datetime) -> None:
     await connection.execute(
         "INSERT INTO pepper (pepper_id, check_value, create_time) VALUES ($1, $2, $3) "
         "ON CONFLICT (pepper_id) DO NOTHING",
@@ -16,10 +32,3 @@ async def pepper_trouble(connection: Connection, peppers: Peppers, now: datetime
         peppers.check_value(peppers.current),
         now,
     )
-    for row in await connection.fetch("SELECT pepper_id, check_value FROM pepper ORDER BY pepper_id"):
-        pepper_id = row["pepper_id"]
-        if pepper_id not in peppers.keys:
-            return f"pepper {pepper_id!r} is in use by this database and not in LATCHKEY_PEPPERS"
-        if not hmac.compare_digest(peppers.check_value(pepper_id), row["check_value"]):
-            return f"pepper {pepper_id!r} in LATCHKEY_PEPPERS is not the one that this database uses"
-    return None
