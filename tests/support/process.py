@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 COMMAND = Path(sys.executable).with_name("latchkey-server")
 DEADLINE = 60.0
 
@@ -86,10 +88,18 @@ async def server_process(until: str = "serving", **settings: str) -> AsyncIterat
                 serving.printed.append((await process.stdout.readline()).decode())
         yield serving
     finally:
-        if process.returncode is None:
-            process.kill()
-        async with asyncio.timeout(DEADLINE):
-            await process.communicate()
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that still runs and wait until its PostgreSQL is gone too, for its folder is removed next."""
+    descendants = []
+    if process.returncode is None:
+        descendants = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    async with asyncio.timeout(DEADLINE):
+        await process.communicate()
+        await asyncio.to_thread(psutil.wait_procs, descendants, DEADLINE)
 
 
 async def _start(arguments: tuple[str, ...], settings: Mapping[str, str]) -> asyncio.subprocess.Process:

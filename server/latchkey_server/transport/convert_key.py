@@ -108,7 +108,7 @@ def read_draft(message: key_pb2.Key) -> KeyDraft:
 def fields_message(fields: KeyFields) -> key_pb2.Key:
     """Return a key message that holds the editable fields only."""
     return key_pb2.Key(
-        name=fields.name,
+        name=fields.name or None,
         environment=fields.environment,
         enabled=fields.enabled,
         expire_time=optional_timestamp(fields.expire_time),
@@ -119,10 +119,10 @@ def fields_message(fields: KeyFields) -> key_pb2.Key:
         spend_limit=_spend_limit_message(fields.spend_limit),
         credits=_credits_message(fields.credits),
         ratelimits=ratelimit_messages(fields.ratelimits),
-        guardrail_id=fields.guardrail_id,
-        firewall_policy_id=fields.firewall_policy_id,
-        external_id=fields.external_id,
-        member=fields.member,
+        guardrail_id=fields.guardrail_id or None,
+        firewall_policy_id=fields.firewall_policy_id or None,
+        external_id=fields.external_id or None,
+        member=fields.member or None,
         metadata=struct(fields.metadata) if fields.metadata else None,
     )
 
