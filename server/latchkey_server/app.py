@@ -102,6 +102,7 @@ class Running:
 
     address: str
     port: int
+    metrics_port: int | None
     owner_secret: str | None
     readiness: Readiness
     health: Health
@@ -183,7 +184,7 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
         log.info("listening", address=address)
         stack.push_async_callback(server.stop, settings.stop_grace)
-        _serve_metrics(settings, metrics, stack)
+        metrics_port = _serve_metrics(settings, metrics, stack)
         watch = _Watch(storage, settings, health, readiness, clock)
         await watch.look()
         await _background(stack, watch.run)
@@ -192,7 +193,7 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         stopped = asyncio.Event()
         if storage.embedded:
             await _background(stack, lambda: _until_closed(storage.embedded, stopped))
-        yield Running(address, port, owner_secret, readiness, health, storage, stopped)
+        yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
 
 
 def build_services(
@@ -297,9 +298,9 @@ def _listen(server: Any, settings: Settings) -> int:
         raise StartError(f"a TLS file can't be read: {error.filename}") from None
 
 
-def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> None:
+def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> int | None:
     if settings.metrics_listen is None:
-        return
+        return None
     host, _, port = settings.metrics_listen.rpartition(":")
     try:
         http_server, thread = start_http_server(int(port), host, registry=metrics.registry)
@@ -308,6 +309,7 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     stack.callback(thread.join)
     stack.callback(http_server.server_close)
     stack.callback(http_server.shutdown)
+    return int(http_server.server_port)
 
 
 async def _background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

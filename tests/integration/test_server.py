@@ -1,0 +1,102 @@
+"""The server around the services: order of the layers, TLS, metrics, reflection, health."""
+
+import asyncio
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from latchkey.v1 import key_service_pb2
+from latchkey_server.app import Readiness, build_layers, open_storage, running_server, utc_now
+from latchkey_server.observability import Metrics
+from tests.support.service import Bearer, Client, Service, rejection, serving, settings_for
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def write(certificate: trustme.LeafCert, folder: Path, name: str) -> tuple[Path, Path]:
+    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    certificate.private_key_pem.write_to_path(key)
+    return chain, key
+
+
+def credentials_of(authority: trustme.CA, certificate: trustme.LeafCert) -> grpc.ChannelCredentials:
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    return grpc.ssl_channel_credentials(authority.cert_pem.bytes(), certificate.private_key_pem.bytes(), chain)
+
+
+async def test_calls_pass_the_layers_in_the_documented_order(dsn: str) -> None:
+    settings = settings_for(dsn)
+    async with open_storage(settings) as storage:
+        layers = build_layers(storage, settings, Metrics(), Readiness(), utc_now)
+
+    names = ["errors", "request id", "metrics", "log", "authentication", "deadline"]
+    assert [layer.name for layer in layers] == names
+    documented = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    places = [documented.index(f"**{name}**") for name in names]
+    assert places == sorted(places)
+
+
+async def test_tls_protects_the_channel_and_can_demand_a_client_certificate(
+    dsn: str, tmp_path: Path, authority: trustme.CA
+) -> None:
+    chain, key = write(authority.issue_cert("127.0.0.1"), tmp_path, "server")
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    tls = {"tls_certificate": chain, "tls_private_key": key, "tls_client_ca": ca}
+    settings = settings_for(dsn).model_copy(update=tls)
+    theirs = credentials_of(authority, authority.issue_cert("client@example.org"))
+    strangers = credentials_of(authority, trustme.CA().issue_cert("stranger@example.org"))
+
+    async with serving(dsn, settings=settings) as service:
+
+        async def create(credentials: grpc.ChannelCredentials) -> key_service_pb2.CreateKeyResponse:
+            async with grpc.aio.secure_channel(
+                service.address, credentials, interceptors=[Bearer(service.root_secret)]
+            ) as channel:
+                return await Client(channel).create_key()
+
+        made = await create(theirs)
+        stranger = await rejection(create(strangers))
+        plain = await rejection((await service.client(service.root_secret)).create_key())
+
+    assert made.secret
+    assert (stranger.code, plain.code) == (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE)
+
+
+async def test_metrics_count_calls_by_method_and_status_refused_ones_too(dsn: str) -> None:
+    settings = settings_for(dsn).model_copy(update={"metrics_listen": "127.0.0.1:0"})
+
+    async with running_server(settings) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            await rejection(Client(channel).create_key())
+        text = await asyncio.to_thread(read, f"http://127.0.0.1:{running.metrics_port}/metrics")
+
+    assert 'latchkey_calls_total{code="UNAUTHENTICATED",method="/latchkey.v1.KeyService/CreateKey"} 1.0' in text
+
+
+async def test_reflection_alone_tells_what_the_server_offers(service: Service) -> None:
+    def reflected() -> tuple[list[str], list[str]]:
+        with grpc.insecure_channel(service.address) as channel:
+            database = ProtoReflectionDescriptorDatabase(channel)
+            file = database.FindFileContainingSymbol("latchkey.v1.KeyService")
+            return list(database.get_services()), [method.name for method in file.service[0].method]
+
+    services, methods = await asyncio.to_thread(reflected)
+
+    ours = {f"latchkey.v1.{name}Service" for name in ("Key", "Verify", "Usage", "Admin")}
+    assert ours < set(services)
+    assert "RotateKey" in methods
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
