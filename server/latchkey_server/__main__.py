@@ -16,7 +16,6 @@ from latchkey_server.app import (
     build_workspaces,
     open_storage,
     running_server,
-    trouble_of,
     utc_now,
 )
 from latchkey_server.domain.errors import LatchkeyError
@@ -25,6 +24,7 @@ from latchkey_server.settings import Settings, SettingsError, describe, load_set
 from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.postgres_binaries import EmbeddedError
+from latchkey_server.upkeep import trouble_of
 
 log = structlog.get_logger("latchkey")
 

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,6 @@ from prometheus_client import start_http_server
 
 from latchkey_server.domain.apis import Apis
 from latchkey_server.domain.audit_log import AuditLog
-from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.identities import Identities
 from latchkey_server.domain.key_import import KeyImport
 from latchkey_server.domain.keys import Keys
@@ -34,10 +33,10 @@ from latchkey_server.domain.verifier import Verifier
 from latchkey_server.domain.workspaces import Workspaces
 from latchkey_server.observability import Metrics
 from latchkey_server.settings import Settings, read_peppers
-from latchkey_server.storage.database import Connection, Database, open_database
+from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
 from latchkey_server.storage.last_used import LastUsedWriter
-from latchkey_server.storage.migrate import migrate, schema_trouble
+from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
 from latchkey_server.storage.records import DatabaseRecords
@@ -49,18 +48,17 @@ from latchkey_server.transport.interceptors import (
     Deadline,
     Errors,
     Layer,
-    Log,
-    Measure,
     RequestId,
+    log_calls,
+    measure,
 )
 from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.server import Services, Tls, build_server, listen
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
+from latchkey_server.upkeep import Readiness, Watch, background
 
 PEPPER_FILE = "peppers"
-_WATCH_SECONDS = 1.0
-_PARTITION_SECONDS = 3600.0
 
 log = structlog.get_logger("latchkey")
 
@@ -82,18 +80,6 @@ class Storage:
     peppers: Peppers
     dsn: str
     embedded: EmbeddedServer | None
-
-
-class Readiness:
-    """Why this server can't serve, in one line; None once it can."""
-
-    def __init__(self) -> None:
-        self.trouble: str | None = "starting"
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether calls are answered."""
-        return self.trouble is None
 
 
 @dataclass(slots=True)
@@ -161,11 +147,6 @@ def build_workspaces(storage: Storage, clock: Clock) -> Workspaces:
     return Workspaces(store, Mutations(store, clock), storage.peppers, clock)
 
 
-async def trouble_of(connection: Connection, peppers: Peppers, clock: Clock) -> str | None:
-    """Return what keeps a server from serving on this database, in one line, or None."""
-    return await schema_trouble(connection) or await pepper_trouble(connection, peppers, clock())
-
-
 @asynccontextmanager
 async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Running]:
     """Run a server until the context is left; it then stops gracefully."""
@@ -185,14 +166,14 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         log.info("listening", address=address)
         stack.push_async_callback(server.stop, settings.stop_grace)
         metrics_port = _serve_metrics(settings, metrics, stack)
-        watch = _Watch(storage, settings, health, readiness, clock)
+        watch = Watch(storage.database, storage.peppers, settings.usage_accepted, health, readiness, clock)
         await watch.look()
-        await _background(stack, watch.run)
-        await _background(stack, last_used.run)
+        await background(stack, watch.run)
+        await background(stack, last_used.run)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
         if storage.embedded:
-            await _background(stack, lambda: _until_closed(storage.embedded, stopped))
+            await background(stack, lambda: _until_closed(storage.embedded, stopped))
         yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
 
 
@@ -227,61 +208,11 @@ def build_layers(
     return [
         Errors(),
         RequestId(),
-        Measure(metrics),
-        Log(),
+        measure(metrics),
+        log_calls(),
         Authentication(records, clock, lambda: readiness.ready),
         Deadline(settings.call_timeout),
     ]
-
-
-class _Watch:
-    """Looks at the database each second and tells health what it sees."""
-
-    def __init__(
-        self, storage: Storage, settings: Settings, health: Health, readiness: Readiness, clock: Clock
-    ) -> None:
-        self._storage = storage
-        self._settings = settings
-        self._health = health
-        self._readiness = readiness
-        self._clock = clock
-        self._next_partitions = 0.0
-
-    async def run(self) -> None:
-        """Look again and again until cancelled."""
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            await self.look()
-
-    async def look(self) -> None:
-        """Look once; a server that was ready stays so in an outage, and its calls say UNAVAILABLE."""
-        try:
-            async with self._storage.database.connection() as connection:
-                trouble = await self._trouble(connection)
-            reachable = True
-        except LatchkeyError:
-            trouble, reachable = "the database is not reachable", False
-        if reachable or not self._readiness.ready:
-            self._tell(trouble)
-        await self._health.set_all(serving=trouble is None)
-
-    async def _trouble(self, connection: Connection) -> str | None:
-        """Look at schema and peppers each time: another server may have brought new ones meanwhile."""
-        if trouble := await trouble_of(connection, self._storage.peppers, self._clock):
-            return trouble
-        now = asyncio.get_running_loop().time()
-        if now >= self._next_partitions:
-            await ensure_partitions(connection, self._clock(), self._settings.usage_accepted)
-            self._next_partitions = now + _PARTITION_SECONDS
-        return None
-
-    def _tell(self, trouble: str | None) -> None:
-        if trouble != self._readiness.trouble:
-            if trouble:
-                log.error("not serving", reason=trouble)
-            else:
-                log.info("serving")
-        self._readiness.trouble = trouble
 
 
 def _listen(server: Any, settings: Settings) -> int:
@@ -310,27 +241,6 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     stack.callback(http_server.server_close)
     stack.callback(http_server.shutdown)
     return int(http_server.server_port)
-
-
-async def _background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run something beside the server until the stack is unwound; what fails is told and begins again."""
-
-    async def supervised() -> None:
-        while True:
-            try:
-                return await run()
-            except Exception as error:
-                log.error("background task failed", task=run.__qualname__, error=type(error).__qualname__)
-                await asyncio.sleep(_WATCH_SECONDS)
-
-    task = asyncio.create_task(supervised())
-
-    async def stop() -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(stop)
 
 
 async def _until_closed(embedded: EmbeddedServer | None, stopped: asyncio.Event) -> None:

@@ -10,8 +10,9 @@ import trustme
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from latchkey.v1 import key_service_pb2
-from latchkey_server.app import Readiness, build_layers, open_storage, running_server, utc_now
+from latchkey_server.app import build_layers, open_storage, running_server, utc_now
 from latchkey_server.observability import Metrics
+from latchkey_server.upkeep import Readiness
 from tests.support.service import Bearer, Client, Service, rejection, serving, settings_for
 
 

@@ -140,16 +140,19 @@ class RequestId:
         return handle
 
 
-class Measure:
-    """Counts and times every call by method and status, refused ones too: it stands outside authentication."""
+Observer = Callable[[grpc.StatusCode, float], None]
+"""Takes what became of a call: its status and its seconds."""
 
-    name = "metrics"
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+class Observe:
+    """Tells an observer of every call what became of it, refused ones too: it stands outside authentication."""
+
+    def __init__(self, name: str, observer_of: Callable[[str], Observer]) -> None:
+        self.name = name
+        self._observer_of = observer_of
 
     def unary(self, method: str, inner: Unary) -> Unary:
-        observe = self._metrics.calls(method)
+        observe = self._observer_of(method)
 
         async def handle(request: Any, context: Context) -> Any:
             begun = time.perf_counter()
@@ -160,12 +163,12 @@ class Measure:
                 code = _code(error)
                 raise
             finally:
-                observe(code.name, time.perf_counter() - begun)
+                observe(code, time.perf_counter() - begun)
 
         return handle
 
     def stream(self, method: str, inner: Stream) -> Stream:
-        observe = self._metrics.calls(method)
+        observe = self._observer_of(method)
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
             begun = time.perf_counter()
@@ -177,48 +180,34 @@ class Measure:
                 code = _code(error)
                 raise
             finally:
-                observe(code.name, time.perf_counter() - begun)
+                observe(code, time.perf_counter() - begun)
 
         return handle
 
 
-class Log:
-    """One line a call, none per verification unless it went wrong; never a request's content."""
+def measure(metrics: Metrics) -> Observe:
+    """Return the layer that counts and times calls by method and status."""
 
-    name = "log"
+    def observer_of(method: str) -> Observer:
+        count = metrics.calls(method)
+        return lambda code, seconds: count(code.name, seconds)
 
-    def unary(self, method: str, inner: Unary) -> Unary:
-        quiet = _quiet(method)
+    return Observe("metrics", observer_of)
 
-        async def handle(request: Any, context: Context) -> Any:
-            begun = time.perf_counter()
-            code = grpc.StatusCode.OK
-            try:
-                return await inner(request, context)
-            except BaseException as error:
-                code = _code(error)
-                raise
-            finally:
-                _log_call(method, code, begun, quiet)
 
-        return handle
+def log_calls() -> Observe:
+    """Return the layer that writes a line a call, none a verification unless it went wrong; never its content."""
 
-    def stream(self, method: str, inner: Stream) -> Stream:
-        quiet = _quiet(method)
+    def observer_of(method: str) -> Observer:
+        quiet = not method.startswith(SERVICES) or method.rpartition("/")[2] in UNLOGGED
 
-        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            begun = time.perf_counter()
-            code = grpc.StatusCode.OK
-            try:
-                async for response in inner(request, context):
-                    yield response
-            except BaseException as error:
-                code = _code(error)
-                raise
-            finally:
-                _log_call(method, code, begun, quiet)
+        def observe(code: grpc.StatusCode, seconds: float) -> None:
+            if not quiet or code in _SERIOUS:
+                _write_line(method, code, seconds)
 
-        return handle
+        return observe
+
+    return Observe("log", observer_of)
 
 
 class Authentication:
@@ -327,22 +316,15 @@ def _code(error: BaseException) -> grpc.StatusCode:
     return grpc.StatusCode.INTERNAL
 
 
-def _quiet(method: str) -> bool:
-    return not method.startswith(SERVICES) or method.rpartition("/")[2] in UNLOGGED
-
-
-def _log_call(method: str, code: grpc.StatusCode, begun: float, quiet: bool) -> None:
-    serious = code in _SERIOUS
-    if quiet and not serious:
-        return
+def _write_line(method: str, code: grpc.StatusCode, seconds: float) -> None:
     call = current_call.get()
     caller = call.caller
-    write = log.warning if serious else log.info
+    write = log.warning if code in _SERIOUS else log.info
     write(
         "call",
         method=method.removeprefix(SERVICES),
         code=code.name,
-        ms=round((time.perf_counter() - begun) * 1000, 1),
+        ms=round(seconds * 1000, 1),
         request_id=call.call_id,
         peer=call.peer,
         caller=format_id(MANAGEMENT_KEY, caller.management_key_id) if caller else None,
