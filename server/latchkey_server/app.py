@@ -210,7 +210,7 @@ def build_layers(
         RequestId(),
         measure(metrics),
         log_calls(),
-        Authentication(records, clock, lambda: readiness.ready),
+        Authentication(records, clock, lambda: readiness.ready, settings.call_timeout),
         Deadline(settings.call_timeout),
     ]
 

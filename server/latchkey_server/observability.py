@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -49,9 +50,11 @@ class _NoText(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0].__qualname__ if record.exc_info and record.exc_info[0] else None
-        structlog.get_logger(record.name).warning(
-            "library warning", level=record.levelname, at=f"{record.module}:{record.lineno}", error=kind
-        )
+        # A closed standard error must not become an error of whoever logged.
+        with suppress(OSError, ValueError):
+            structlog.get_logger(record.name).warning(
+                "library warning", library_level=record.levelname, at=f"{record.module}:{record.lineno}", error=kind
+            )
 
 
 class Metrics:

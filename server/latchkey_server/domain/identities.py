@@ -65,9 +65,9 @@ class Identities:
         return await self._store.read(work)
 
     async def update(
-        self, origin: Origin, name: Name, edit: Edit, *, allow_missing: bool = False, etag: str = ""
+        self, origin: Origin, name: Name, edit: Edit, *, missing: IdentityFields | None = None, etag: str = ""
     ) -> Applied[Identity]:
-        """Change an identity, or make it when it is named by an unknown external id and ``allow_missing``.
+        """Change an identity, or make it with the fields of ``missing`` when it is named by an unknown external id.
 
         Raises IdentityNotFound, EtagMismatch, InvalidField and ApiBinding.
         """
@@ -80,15 +80,16 @@ class Identities:
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Done:
             before = await _find(tx, workspace_id, name)
-            if before is None and allow_missing and isinstance(name, str):
-                made = _edited(new_identity(workspace_id, name, now, revision), edit)
+            if before is None and missing is not None and isinstance(name, str):
+                made = _with_fields(new_identity(workspace_id, name, now, revision), missing)
                 await tx.identities.insert(made)
                 return _done("identity.create", None, made)
             if before is None:
                 raise errors.IdentityNotFound(_shown(name))
             if etag and etag != etag_of(before.revision):
                 raise errors.EtagMismatch
-            after = replace(_edited(before, edit), update_time=now, revision=revision)
+            fields = edit(IdentityFields(before.metadata, before.ratelimits))
+            after = replace(_with_fields(before, fields), update_time=now, revision=revision)
             await tx.identities.update(after)
             return _done("identity.update", before, after)
 
@@ -118,8 +119,7 @@ class Identities:
         return await self._mutations.run(origin, work, view)
 
 
-def _edited(identity: Identity, edit: Edit) -> Identity:
-    fields = edit(IdentityFields(identity.metadata, identity.ratelimits))
+def _with_fields(identity: Identity, fields: IdentityFields) -> Identity:
     found = Violations("identity")
     metadata = check_metadata(found, "metadata", fields.metadata)
     ratelimits = check_ratelimits(found, "ratelimits", fields.ratelimits)

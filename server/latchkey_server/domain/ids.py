@@ -42,3 +42,12 @@ def parse_id(prefix: str, text: str) -> UUID:
             raise ValueError(f"must be {prefix}_ and {_LENGTH} characters of base32")
         value = (value << 5) | digit
     return UUID(int=value)
+
+
+def is_id(prefix: str, text: str) -> bool:
+    """Tell whether ``text`` is an identifier of this kind."""
+    try:
+        parse_id(prefix, text)
+    except ValueError:
+        return False
+    return True

@@ -139,11 +139,11 @@ def _kept(result: ImportResult) -> Json:
     if isinstance(result, UUID):
         return {"key_id": str(result)}
     violations = [[violation.field, violation.problem] for violation in result.violations]
-    return {"reason": result.reason, "message": result.message, "violations": violations}
+    return {"reason": result.reason, "message": result.message, "violations": violations, "details": result.details}
 
 
 def _result(kept: Json) -> ImportResult:
     if "key_id" in kept:
         return UUID(kept["key_id"])
     violations = tuple(Violation(field, problem) for field, problem in kept["violations"])
-    return LatchkeyError.restore(kept["reason"], kept["message"], violations)
+    return LatchkeyError.restore(kept["reason"], kept["message"], violations, kept.get("details", {}))

@@ -8,6 +8,7 @@ from uuid import UUID
 from latchkey_server.domain import errors, ids, key_fields
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.budgets import credit_state
+from latchkey_server.domain.errors import Violation
 from latchkey_server.domain.identities import new_identity
 from latchkey_server.domain.model import (
     Balance,
@@ -36,6 +37,8 @@ class KeyDraft:
     api_id: UUID | None = None
     prefix: str = ""
     ttl: timedelta | None = None
+    found: tuple[Violation, ...] = ()
+    """What could not be read."""
 
 
 class KeyMaker:
@@ -71,7 +74,7 @@ class KeyMaker:
         check_prefix(found, "prefix", prefix)
         asked = Violations()
         expire_time = key_fields.expiry(asked, fields.expire_time, draft.ttl, self._now)
-        asked.found += found.found
+        asked.found += [*draft.found, *found.found]
         asked.check()
         api_id = await self._api_id(draft.api_id)
         return Key(

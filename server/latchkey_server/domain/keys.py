@@ -30,7 +30,7 @@ from latchkey_server.domain.mutations import Applied, Done, Entry, Mutations, Or
 from latchkey_server.domain.paging import Page, cut, id_cursor
 from latchkey_server.domain.ports import Clock, KeyFilter, Store, Transaction
 from latchkey_server.domain.secret import Peppers, mask, new_secret
-from latchkey_server.domain.validation import Violations, check_note
+from latchkey_server.domain.validation import Violations, check_note, check_range
 
 UNDELETE_WINDOW = timedelta(days=30)
 GRACE_MAX = timedelta(days=365)
@@ -121,7 +121,10 @@ class Keys:
             fields = key_fields.normalized(edit(before.fields), found)
             found.check()
             if before.revocation and not _only_labels_differ(before.fields, fields):
-                raise errors.KeyRevoked("The key is revoked; only its name, labels and metadata may change.")
+                raise errors.KeyRevoked(
+                    "The key is revoked; only its name, labels and metadata may change.",
+                    key_id=ids.format_id(ids.KEY, key_id),
+                )
             maker = await KeyMaker.of(tx, origin.caller, now, revision)
             identity_id = await maker.identity_id(fields.external_id)
             after = replace(before, fields=fields, identity_id=identity_id, update_time=now, revision=revision)
@@ -144,7 +147,9 @@ class Keys:
             nonlocal secret
             before = await living_key(tx, origin.caller, key_id, etag)
             if before.revocation:
-                raise errors.KeyRevoked("The key is revoked; create another key.")
+                raise errors.KeyRevoked(
+                    "The key is revoked; create another key.", key_id=ids.format_id(ids.KEY, key_id)
+                )
             end = min(now + grace, before.fields.expire_time or datetime.max.replace(tzinfo=now.tzinfo))
             await tx.secrets.end(before.workspace_id, key_id, end, at_once=not grace)
             secret = new_secret(before.prefix)
@@ -193,9 +198,11 @@ class Keys:
         async def work(tx: Transaction, now: datetime, revision: int) -> Done:
             before = await visible_key(tx, origin.caller, key_id)
             if before.delete_time is None:
-                raise errors.KeyNotDeleted("The key is not deleted.")
+                raise errors.KeyNotDeleted("The key is not deleted.", key_id=ids.format_id(ids.KEY, key_id))
             if now - before.delete_time > UNDELETE_WINDOW:
-                raise errors.UndeleteWindowPassed("The key was deleted more than 30 days ago.")
+                raise errors.UndeleteWindowPassed(
+                    "The key was deleted more than 30 days ago.", key_id=ids.format_id(ids.KEY, key_id)
+                )
             after = replace(before, delete_time=None, update_time=now, revision=revision)
             await tx.keys.update(after)
             return key_changed(before, after, "key.undelete", ChangeKind.KEY_CHANGED, ChangeKind.SECRET_ADDED)
@@ -207,8 +214,9 @@ class Keys:
 
         async def work(tx: Transaction) -> tuple[KeyView, UUID]:
             known = await self._find(tx, caller, secret)
-            await visible_key(tx, caller, known.holder_id)
             view = await view_key(tx, caller.workspace_id, known.holder_id, self._clock())
+            if not caller.covers_api(view.key.api_id):
+                raise errors.KeyNotFound("")
             return view, known.secret_id
 
         return await self._store.read(work)
@@ -225,14 +233,20 @@ class Keys:
         return await self._store.read(work)
 
     async def adjust_credits(self, origin: Origin, key_id: UUID, adjustment: Adjustment) -> Applied[CreditState]:
-        """Set the balance or add to it. Raises KeyNotFound, CreditsNotSet and CreditsInsufficient."""
+        """Set the balance or add to it. Raises InvalidField, KeyNotFound, CreditsNotSet and CreditsInsufficient."""
+        if not adjustment.relative:
+            found = Violations()
+            check_range(found, "set", adjustment.amount, 0, key_fields.CREDITS_MAX)
+            found.check()
 
         async def work(tx: Transaction, now: datetime, _revision: int) -> Done:
             key = await living_key(tx, origin.caller, key_id)
             stored = await tx.keys.lock_balance(key.workspace_id, key_id)
             state = credit_state(key.fields.credits, stored, now)
             if state is None:
-                raise errors.CreditsNotSet("The key has no credits; set them with UpdateKey first.")
+                raise errors.CreditsNotSet(
+                    "The key has no credits; set them with UpdateKey first.", key_id=ids.format_id(ids.KEY, key_id)
+                )
             remaining = adjustment.amount + (state.remaining if adjustment.relative else 0)
             if not 0 <= remaining <= key_fields.CREDITS_MAX:
                 raise errors.CreditsInsufficient(

@@ -135,7 +135,8 @@ class ManagementKeys:
             if before.all_workspaces and role is not Role.VERIFIER:
                 raise errors.InvalidField.one("management_key.role", "must stay VERIFIER with all_workspaces")
             require_within(origin.caller, role, fields.api_ids, before.all_workspaces)
-            await _require_apis(tx, before.workspace_id, fields.api_ids)
+            # An api that it was bound to may be gone by now: that must not keep anything else from being changed.
+            await _require_apis(tx, before.workspace_id, fields.api_ids - before.api_ids)
             after = replace(
                 before,
                 name=fields.name,
@@ -202,7 +203,10 @@ class ManagementKeys:
         before = await _existing(tx, caller.workspace_id, management_key_id)
         require_within(caller, before.role, before.api_ids, before.all_workspaces)
         if before.revocation:
-            raise errors.ManagementKeyRevoked("The management key is revoked; create another.")
+            raise errors.ManagementKeyRevoked(
+                "The management key is revoked; create another.",
+                management_key_id=ids.format_id(ids.MANAGEMENT_KEY, management_key_id),
+            )
         if etag and etag != etag_of(before.revision):
             raise errors.EtagMismatch
         return before

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
-from latchkey_server.domain.ids import new_id
+from latchkey_server.domain.ids import WORKSPACE, format_id, new_id
 from latchkey_server.domain.model import AuditEvent, Change, Json, Revision
 from latchkey_server.domain.ports import AnsweredRequest, Clock, RequestKey, Store, Transaction
 
@@ -147,7 +147,9 @@ def audit_events(origin: Origin, entries: tuple[Entry, ...], workspace_id: UUID,
 async def _require_enabled(tx: Transaction, workspace_id: UUID) -> None:
     workspace = await tx.workspaces.get(workspace_id)
     if workspace is not None and not workspace.enabled:
-        raise errors.WorkspaceDisabled("The workspace is disabled and takes no changes.")
+        raise errors.WorkspaceDisabled(
+            "The workspace is disabled and takes no changes.", workspace_id=format_id(WORKSPACE, workspace_id)
+        )
 
 
 def _request_key(origin: Origin) -> RequestKey:

@@ -61,6 +61,13 @@ def check_text(found: Violations, field: str, text: str, most: int) -> str:
     return text
 
 
+def check_storable(found: Violations, field: str, text: str) -> str:
+    """Return a text to be compared with stored ones after noting U+0000, which none of them can hold."""
+    if "\0" in text:
+        found.add(field, "must not contain U+0000")
+    return text
+
+
 def check_note(found: Violations, field: str, text: str) -> str:
     """Return a note, which may hold line breaks and tabs, after noting what else is wrong with it."""
     check_text(found, field, text.translate({9: " ", 10: " ", 13: " "}), NOTE_MAX)

@@ -11,7 +11,7 @@ from latchkey_server.domain.audit_log import AuditLog
 from latchkey_server.domain.identities import Identities, IdentityFields, Name
 from latchkey_server.domain.management_keys import ManagementKeyFields, ManagementKeys
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.validation import Violations, check_storable
 from latchkey_server.domain.workspaces import WorkspaceFields, Workspaces
 from latchkey_server.transport.call import binding, caller, origin
 from latchkey_server.transport.convert_admin import (
@@ -143,9 +143,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         def edit(fields: IdentityFields) -> IdentityFields:
             return read_identity(applied(request.identity, identity_fields_message(fields), paths))
 
-        updated = await self._identities.update(
-            origin("UpdateIdentity", request), name, edit, allow_missing=request.allow_missing, etag=request.etag
-        )
+        missing = read_identity(request.identity) if request.allow_missing else None
+        asked = origin("UpdateIdentity", request)
+        updated = await self._identities.update(asked, name, edit, missing=missing, etag=request.etag)
         return pb.UpdateIdentityResponse(identity=identity_message(updated.value), revision=revision(updated.revision))
 
     async def DeleteIdentity(self, request: pb.DeleteIdentityRequest, context: Context) -> pb.DeleteIdentityResponse:
@@ -246,4 +246,7 @@ def _identity_name(path: str, identity_id: str, external_id: str) -> Name:
         return required_id(f"{path}identity_id", ids.IDENTITY, identity_id)
     if not external_id:
         raise errors.InvalidField.one(f"{path}external_id", "is required unless identity_id is given")
+    found = Violations()
+    check_storable(found, f"{path}external_id", external_id)
+    found.check()
     return external_id

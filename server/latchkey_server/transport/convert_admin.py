@@ -15,7 +15,7 @@ from latchkey_server.domain.identities import IdentityFields
 from latchkey_server.domain.management_keys import ManagementKeyFields, ManagementKeyView
 from latchkey_server.domain.model import Api, AuditEvent, Identity, Role, Workspace, WorkspaceSettings, etag_of
 from latchkey_server.domain.ports import AuditFilter
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.validation import Violations, check_storable
 from latchkey_server.domain.workspaces import WorkspaceFields
 from latchkey_server.transport.convert_key import (
     ratelimit_messages,
@@ -192,9 +192,9 @@ def read_audit_filter(request: admin_service_pb2.ListAuditEventsRequest) -> Audi
     """Return which audit events a list asks for; raises InvalidField."""
     found = Violations()
     wanted = AuditFilter(
-        target_id=request.target_id or None,
+        target_id=check_storable(found, "target_id", request.target_id) or None,
         actor_id=read_id(found, "actor_id", ids.MANAGEMENT_KEY, request.actor_id) if request.actor_id else None,
-        action=request.action or None,
+        action=check_storable(found, "action", request.action) or None,
         start=read_time(found, "start_time", request, "start_time"),
         end=read_time(found, "end_time", request, "end_time"),
     )

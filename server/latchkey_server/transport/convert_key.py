@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from latchkey.v1 import environment_pb2, key_pb2, key_service_pb2, ratelimit_pb2
@@ -28,7 +28,7 @@ from latchkey_server.domain.model import (
     etag_of,
 )
 from latchkey_server.domain.ports import KeyFilter
-from latchkey_server.domain.validation import Violations, check_count, check_environment
+from latchkey_server.domain.validation import Violations, check_count, check_environment, check_storable
 from latchkey_server.transport.wire import (
     duration,
     money,
@@ -96,13 +96,12 @@ def read_key_fields(message: key_pb2.Key, found: Violations) -> KeyFields:
 
 
 def read_draft(message: key_pb2.Key) -> KeyDraft:
-    """Return the key that a message asks for; raises InvalidField."""
+    """Return the key that a message asks for; what can't be read is noted in it."""
     found = Violations("key")
     fields = read_key_fields(message, found)
     api_id = read_id(found, "api_id", ids.API, message.api_id) if message.api_id else None
-    found.check()
     member = message.member if message.HasField("member") else None
-    return KeyDraft(fields=fields, member=member, api_id=api_id, prefix=message.prefix)
+    return KeyDraft(fields=fields, member=member, api_id=api_id, prefix=message.prefix, found=tuple(found.found))
 
 
 def fields_message(fields: KeyFields) -> key_pb2.Key:
@@ -159,7 +158,7 @@ def read_ratelimits(messages: Iterable[ratelimit_pb2.RateLimit], found: Violatio
         RateLimit(
             name=message.name,
             limit=message.limit,
-            window=read_duration(found, f"ratelimits[{index}].window", message, "window") or _NO_TIME,
+            window=_read_window(found, f"ratelimits[{index}].window", message),
             auto_apply=message.auto_apply,
             on_unavailable=read_enum(
                 found, f"ratelimits[{index}].on_unavailable", OnUnavailable, message.on_unavailable, OnUnavailable.DENY
@@ -167,6 +166,12 @@ def read_ratelimits(messages: Iterable[ratelimit_pb2.RateLimit], found: Violatio
         )
         for index, message in enumerate(messages)
     )
+
+
+def _read_window(found: Violations, field: str, message: ratelimit_pb2.RateLimit) -> timedelta:
+    window = read_duration(found, field, message, "window")
+    # Less than a microsecond would be lost in the reading.
+    return _NO_TIME if window is None or message.window.nanos else window
 
 
 def ratelimit_messages(limits: Iterable[RateLimit]) -> list[ratelimit_pb2.RateLimit]:
@@ -261,16 +266,22 @@ def read_key_filter(request: key_service_pb2.ListKeysRequest) -> KeyFilter:
         api_ids=frozenset(api_ids),
         labels=read_labels(request.environments, found, "environments"),
         unlabeled=request.environments.unlabeled,
-        external_id=request.external_id if request.HasField("external_id") else None,
-        member=request.member if request.HasField("member") else None,
+        external_id=_asked(found, request, "external_id"),
+        member=_asked(found, request, "member"),
         statuses=statuses,
-        prefix=request.prefix if request.HasField("prefix") else None,
+        prefix=_asked(found, request, "prefix"),
         expire_before=read_time(found, "expire_before_time", request, "expire_before_time"),
         unused_since=read_time(found, "unused_since_time", request, "unused_since_time"),
         show_deleted=request.show_deleted,
     )
     found.check()
     return wanted
+
+
+def _asked(
+    found: Violations, request: key_service_pb2.ListKeysRequest, name: Literal["external_id", "member", "prefix"]
+) -> str | None:
+    return check_storable(found, name, getattr(request, name)) if request.HasField(name) else None
 
 
 def _read_model_limits(message: key_pb2.Key) -> ModelLimits | None:

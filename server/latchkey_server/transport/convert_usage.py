@@ -1,6 +1,6 @@
 """Usage between the wire and the domain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2
@@ -20,7 +20,7 @@ from latchkey_server.domain.usage_report import (
     UsageRecord,
     UsageRow,
 )
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.validation import Violations, check_storable
 from latchkey_server.transport.convert_key import read_labels
 from latchkey_server.transport.wire import (
     money,
@@ -96,12 +96,16 @@ def read_filter(message: usage_pb2.UsageFilter, found: Violations) -> UsageFilte
         labels=read_labels(message.environments, found, "filter.environments"),
         unlabeled=message.environments.unlabeled,
         key_ids=read_ids(found, "filter.key_ids", ids.KEY, message.key_ids),
-        models=tuple(message.models),
-        members=tuple(message.members),
-        tasks=tuple(message.tasks),
-        external_ids=tuple(message.external_ids),
+        models=_texts(found, "filter.models", message.models),
+        members=_texts(found, "filter.members", message.members),
+        tasks=_texts(found, "filter.tasks", message.tasks),
+        external_ids=_texts(found, "filter.external_ids", message.external_ids),
         api_ids=read_ids(found, "filter.api_ids", ids.API, message.api_ids),
     )
+
+
+def _texts(found: Violations, field: str, texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(check_storable(found, f"{field}[{index}]", text) for index, text in enumerate(texts))
 
 
 def row_message(row: UsageRow) -> usage_pb2.UsageRow:

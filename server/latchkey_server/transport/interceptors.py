@@ -9,11 +9,13 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc.aio import AbortError
 
 from latchkey.rules import secret_sha256
@@ -83,11 +85,46 @@ class Stack(grpc.aio.ServerInterceptor):
             "_stream" if handler.response_streaming else "_unary"
         )
         behavior = getattr(handler, kind)
+        if not handler.request_streaming:
+            behavior = _readable(behavior, handler.response_streaming)
         for layer in reversed(self._layers):
             wrap = layer.stream if handler.response_streaming else layer.unary
             behavior = wrap(method, behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(behavior, handler.request_deserializer, handler.response_serializer)
+        return make(behavior, _tolerant(handler.request_deserializer), handler.response_serializer)
+
+
+class Unreadable:
+    """Stands for a request whose bytes are no message."""
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Let what can't be read come as far as the layers: gRPC itself would answer with the exception's text."""
+
+    def read(raw: bytes) -> Any:
+        try:
+            return deserialize(raw)
+        except DecodeError:
+            return Unreadable()
+
+    return read
+
+
+def _readable(inner: Any, response_streaming: bool) -> Any:
+    """Return the handler of one request that is called with readable ones only."""
+
+    async def unary(request: Any, context: Context) -> Any:
+        if isinstance(request, Unreadable):
+            raise errors.InvalidField.one("request", "is not a message of this method")
+        return await inner(request, context)
+
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        if isinstance(request, Unreadable):
+            raise errors.InvalidField.one("request", "is not a message of this method")
+        async for response in inner(request, context):
+            yield response
+
+    return stream if response_streaming else unary
 
 
 class Errors:
@@ -215,7 +252,8 @@ class Authentication:
 
     name = "authentication"
 
-    def __init__(self, source: RecordSource, clock: Clock, ready: Callable[[], bool]) -> None:
+    def __init__(self, source: RecordSource, clock: Clock, ready: Callable[[], bool], default_seconds: float) -> None:
+        self._default = default_seconds
         self._source = source
         self._clock = clock
         self._ready = ready
@@ -247,7 +285,8 @@ class Authentication:
         if not self._ready():
             raise errors.ServerNotReady
         secret = bearer_secret(_metadata(context, "authorization"))
-        credential = await self._source.credential(secret_sha256(secret))
+        async with _bounded(context, self._default):
+            credential = await self._source.credential(secret_sha256(secret))
         caller = accept(credential, self._clock())
         current_call.get().caller = caller
         require_role(caller, method)
@@ -266,18 +305,25 @@ class Deadline:
 
     def unary(self, _method: str, inner: Unary) -> Unary:
         async def handle(request: Any, context: Context) -> Any:
-            remaining = context.time_remaining()
-            bound = self._default if remaining is None else min(remaining - _SHAVED_SECONDS, self._default)
-            try:
-                async with asyncio.timeout(bound):
-                    return await inner(request, context)
-            except TimeoutError:
-                raise errors.DatabaseUnavailable from None
+            async with _bounded(context, self._default):
+                return await inner(request, context)
 
         return handle
 
     def stream(self, _method: str, inner: Stream) -> Stream:
         return inner
+
+
+@asynccontextmanager
+async def _bounded(context: Context, default: float) -> AsyncIterator[None]:
+    """End what is waited for a little before the caller gives up; raises DatabaseUnavailable."""
+    remaining = context.time_remaining()
+    bound = default if remaining is None else min(remaining - _SHAVED_SECONDS, default)
+    try:
+        async with asyncio.timeout(bound):
+            yield
+    except TimeoutError:
+        raise errors.DatabaseUnavailable from None
 
 
 def _begin(context: Context) -> None:

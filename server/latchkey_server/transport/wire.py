@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -75,9 +75,13 @@ def read_time(found: Violations, field: str, message: HasPresence, name: str) ->
     try:
         if not 0 <= value.nanos < NANOS:
             raise ValueError
-        return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1_000)
+        instant = _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1_000)
+        # The calendar's first and last year are kept free, so that reckoning with an instant never leaves it.
+        if not MINYEAR < instant.year < MAXYEAR:
+            raise ValueError
+        return instant
     except (ValueError, OverflowError):
-        found.add(field, "must be a time from year 1 to 9999")
+        found.add(field, f"must be a time from year {MINYEAR + 1} to {MAXYEAR - 1}")
         return None
 
 
@@ -154,6 +158,8 @@ def required_id(field: str, prefix: str, text: str) -> UUID:
     found = Violations()
     if not text:
         raise errors.InvalidField.one(field, "is required")
+    if prefix == ids.KEY and ids.is_id(ids.MANAGEMENT_KEY, text):
+        raise errors.KeyNotFound(text)
     identifier = read_id(found, field, prefix, text)
     found.check()
     return identifier
