@@ -86,10 +86,9 @@ async def call(
         if method.client_streaming:
             stream = channel.stream_stream(path, request_serializer=_bytes, response_deserializer=read)
             answering = stream(_once(request), metadata=sent, timeout=timeout)
-            async for response in answering:
-                return Answer(method.name, response)
+            responses = [response async for response in answering]
             trailing = await answering.trailing_metadata()
-            return Answer(method.name, trailer=dict(trailing))
+            return Answer(method.name, responses[0] if responses else None, trailer=dict(trailing))
         unary = channel.unary_unary(path, request_serializer=_bytes, response_deserializer=read)
         answer = unary(request, metadata=sent, timeout=timeout)
         response = await answer

@@ -135,7 +135,6 @@ ROWS: Mapping[str, Row] = {
     "VerifyStream": Row(
         VERIFIER,
         lambda at: verify_service_pb2.VerifyStreamRequest(items=[verify_service_pb2.VerifyRequest(key=at.secret)]),
-        done="NOT_IMPLEMENTED",
     ),
     "WatchKeys": Row(VERIFIER, lambda _at: verify_service_pb2.WatchKeysRequest(nonce=b"nonce"), done="NOT_IMPLEMENTED"),
     "ReleaseReservation": Row(

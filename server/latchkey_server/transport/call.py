@@ -1,6 +1,7 @@
 """The call that is being answered: its id, its peer and its caller, for whoever handles it."""
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,8 @@ class Call:
     call_id: str
     peer: str
     caller: Caller | None = None
+    recheck: Callable[[], Awaitable[None]] | None = None
+    """Authenticates again; set by the authentication layer."""
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -31,6 +34,14 @@ def caller() -> Caller:
     if found is None:
         raise errors.CredentialMissing
     return found
+
+
+async def recheck() -> None:
+    """Authenticate again, for a frame of a stream; raises what authentication raises."""
+    check = current_call.get().recheck
+    if check is None:
+        raise errors.CredentialMissing
+    await check()
 
 
 class Mutation(Protocol):

@@ -1,11 +1,11 @@
 """Questions and verdicts between the wire and the domain."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from latchkey.rules import secret_sha256
 from latchkey.v1 import ratelimit_pb2, verification_pb2, verify_service_pb2
-from latchkey_server.domain import ids, questions
+from latchkey_server.domain import errors, ids, questions
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.model import Revision
 from latchkey_server.domain.validation import Violations
@@ -23,6 +23,13 @@ from latchkey_server.transport.wire import (
     struct,
     timestamp,
 )
+
+ANSWER_MAX: Final = 3_670_016
+"""Bytes at which a batch's answer stops (3.5 MiB): clients receive 4 MiB by default."""
+
+_TAG_BYTES = 6
+_FULL = verification_pb2.VerifyResult(error=status_of(errors.AnswerTooLarge()))
+_FULL_BYTES = _FULL.ByteSize() + _TAG_BYTES
 
 MESSAGES: Final = {
     Code.VALID: "The key is valid.",
@@ -90,7 +97,20 @@ def verification(question: Question, verdict: Verdict) -> verification_pb2.Verif
     return message
 
 
-def result(item: Item, answer: Answer) -> verification_pb2.VerifyResult:
+def fitting(items: Sequence[Item], answers: Sequence[Answer]) -> list[verification_pb2.VerifyResult]:
+    """Return a result for each item as long as the answer has room for it and for saying that the rest has none."""
+    results: list[verification_pb2.VerifyResult] = []
+    size = 0
+    for item, answer in zip(items, answers, strict=True):
+        message = _result(item, answer)
+        size += message.ByteSize() + _TAG_BYTES
+        if size + (len(items) - len(results) - 1) * _FULL_BYTES > ANSWER_MAX:
+            break
+        results.append(message)
+    return results + [_FULL] * (len(items) - len(results))
+
+
+def _result(item: Item, answer: Answer) -> verification_pb2.VerifyResult:
     """Return one item's answer in a batch."""
     if isinstance(item, LatchkeyError):
         return verification_pb2.VerifyResult(error=status_of(item))

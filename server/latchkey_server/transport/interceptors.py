@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -284,12 +285,15 @@ class Authentication:
     async def _authenticate(self, context: Context, method: str) -> None:
         if not self._ready():
             raise errors.ServerNotReady
-        secret = bearer_secret(_metadata(context, "authorization"))
+        sha256 = secret_sha256(bearer_secret(_metadata(context, "authorization")))
+        call = current_call.get()
+        call.recheck = partial(self._check, call, sha256, method)
         async with _bounded(context, self._default):
-            credential = await self._source.credential(secret_sha256(secret))
-        caller = accept(credential, self._clock())
-        current_call.get().caller = caller
-        require_role(caller, method)
+            await call.recheck()
+
+    async def _check(self, call: Call, sha256: bytes, method: str) -> None:
+        call.caller = accept(await self._source.credential(sha256), self._clock())
+        require_role(call.caller, method)
 
 
 class Deadline:

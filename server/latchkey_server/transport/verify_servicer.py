@@ -1,24 +1,17 @@
 """VerifyService on the wire: convert, call the domain, convert."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 
-from latchkey.v1 import verification_pb2, verify_service_pb2_grpc
 from latchkey.v1 import verify_service_pb2 as pb
+from latchkey.v1 import verify_service_pb2_grpc
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.verifier import Verifier
+from latchkey_server.domain.verifier import Answer, Verifier
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.call import caller
-from latchkey_server.transport.convert_verify import read_items, read_question, result, verification
+from latchkey_server.transport.convert_verify import fitting, read_items, read_question, verification
 from latchkey_server.transport.interceptors import Context
-from latchkey_server.transport.status import status_of
-
-ANSWER_MAX = 3_670_016
-"""Bytes at which a batch's answer stops (3.5 MiB): clients receive 4 MiB by default."""
-
-_TAG_BYTES = 6
-_FULL = verification_pb2.VerifyResult(error=status_of(errors.AnswerTooLarge()))
-_FULL_BYTES = _FULL.ByteSize() + _TAG_BYTES
+from latchkey_server.transport.verify_stream import VerifyFrames
 
 
 class VerifyServicer(verify_service_pb2_grpc.VerifyServiceServicer):
@@ -37,16 +30,13 @@ class VerifyServicer(verify_service_pb2_grpc.VerifyServiceServicer):
     async def BatchVerify(self, request: pb.BatchVerifyRequest, context: Context) -> pb.BatchVerifyResponse:
         items = read_items(request.items)
         answers = await self._verifier.verify_all(caller(), items)
-        for answer in answers:
-            if not isinstance(answer, LatchkeyError):
-                self._metrics.verified(answer.code.name)
-        results = (result(item, answer) for item, answer in zip(items, answers, strict=True))
-        return pb.BatchVerifyResponse(results=_fitting(results, len(items)))
+        self._count(answers)
+        return pb.BatchVerifyResponse(results=fitting(items, answers))
 
     def VerifyStream(
         self, request: AsyncIterator[pb.VerifyStreamRequest], context: Context
     ) -> AsyncIterator[pb.VerifyStreamResponse]:
-        raise errors.NotImplementedYet("VerifyStream")
+        return VerifyFrames(self._verifier, self._count).answers(request)
 
     def WatchKeys(
         self, request: AsyncIterator[pb.WatchKeysRequest], context: Context
@@ -63,14 +53,7 @@ class VerifyServicer(verify_service_pb2_grpc.VerifyServiceServicer):
     ) -> pb.ReportVerificationsResponse:
         raise errors.NotImplementedYet("ReportVerifications")
 
-
-def _fitting(results: Iterable[verification_pb2.VerifyResult], count: int) -> list[verification_pb2.VerifyResult]:
-    """Return the results as long as the answer has room for them and for saying of all others that it has not."""
-    fitting: list[verification_pb2.VerifyResult] = []
-    size = 0
-    for result_ in results:
-        size += result_.ByteSize() + _TAG_BYTES
-        if size + (count - len(fitting) - 1) * _FULL_BYTES > ANSWER_MAX:
-            break
-        fitting.append(result_)
-    return fitting + [_FULL] * (count - len(fitting))
+    def _count(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            if not isinstance(answer, LatchkeyError):
+                self._metrics.verified(answer.code.name)
