@@ -74,6 +74,21 @@ async def call(
     timeout: float = 30,
 ) -> Answer:
     """Send a request to the one method that takes it; of a stream, the first message and the first answer count."""
+    given = tuple(metadata)
+    while True:
+        answer = await _call_once(channel, request, secret, given, timeout)
+        # grpcio's aio client reports this, not the server's status, when a stream is refused while it still sends.
+        if answer.refusal is None or answer.refusal.message != "Internal error from Core":
+            return answer
+
+
+async def _call_once(
+    channel: grpc.aio.Channel,
+    request: Message,
+    secret: str | None,
+    metadata: tuple[tuple[str, str], ...],
+    timeout: float,
+) -> Answer:
     method = _method_of(request)
     service = method.containing_service
     assert service is not None
