@@ -25,7 +25,7 @@ from latchkey_server.domain.key_import import KeyImport
 from latchkey_server.domain.keys import Keys
 from latchkey_server.domain.management_keys import ManagementKeys
 from latchkey_server.domain.mutations import Mutations
-from latchkey_server.domain.ports import Clock
+from latchkey_server.domain.ports import Clock, RecordSource
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.usage_query import UsageQueries
 from latchkey_server.domain.usage_recorder import UsageRecorder
@@ -156,8 +156,9 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         metrics, health, readiness = Metrics(), Health(), Readiness()
         last_used = LastUsedWriter(storage.database, settings.last_used_interval)
         stack.push_async_callback(last_used.flush)
-        services = build_services(storage, settings, metrics, last_used, clock)
-        layers = build_layers(storage, settings, metrics, readiness, clock)
+        records = DatabaseRecords(storage.database, storage.peppers, clock)
+        services = build_services(storage, records, settings, metrics, last_used, clock)
+        layers = build_layers(records, settings, metrics, readiness, clock)
         await health.set_all(serving=False)
         server = build_server(services, layers, health, channelz_on=settings.channelz)
         port = _listen(server, settings)
@@ -178,12 +179,16 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
 
 
 def build_services(
-    storage: Storage, settings: Settings, metrics: Metrics, last_used: LastUsedWriter, clock: Clock
+    storage: Storage,
+    records: RecordSource,
+    settings: Settings,
+    metrics: Metrics,
+    last_used: LastUsedWriter,
+    clock: Clock,
 ) -> Services:
     """Return the servicers over their domain over a database."""
     store, peppers = PostgresStore(storage.database), storage.peppers
     mutations = Mutations(store, clock)
-    records = DatabaseRecords(storage.database, peppers)
     nouns = Nouns(
         workspaces=Workspaces(store, mutations, peppers, clock),
         apis=Apis(store, mutations),
@@ -201,10 +206,9 @@ def build_services(
 
 
 def build_layers(
-    storage: Storage, settings: Settings, metrics: Metrics, readiness: Readiness, clock: Clock
+    records: RecordSource, settings: Settings, metrics: Metrics, readiness: Readiness, clock: Clock
 ) -> list[Layer]:
     """Return what every call passes through, outermost first."""
-    records = DatabaseRecords(storage.database, storage.peppers)
     return [
         Errors(),
         RequestId(),

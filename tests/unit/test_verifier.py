@@ -39,7 +39,7 @@ class FakeSource:
     )
     asked: list[list[bytes]] = field(default_factory=list)
 
-    async def records(self, sha256s: Sequence[bytes], now: datetime) -> Mapping[bytes, Record]:
+    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
         self.asked.append(list(sha256s))
         return {sha256: self.kept[sha256] for sha256 in sha256s if sha256 in self.kept}
 

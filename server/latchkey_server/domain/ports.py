@@ -234,7 +234,7 @@ class Usage(Protocol):
 class RecordSource(Protocol):
     """Where verifications get what is known of secrets, and callers their credentials."""
 
-    async def records(self, sha256s: Sequence[bytes], now: datetime) -> Mapping[bytes, Record]:
+    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
         """Return what is known of the keys of these secrets, by SHA-256; unknown ones are absent.
 
         Raises DatabaseUnavailable: an outage never looks like an unknown secret.

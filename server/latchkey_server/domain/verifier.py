@@ -30,7 +30,7 @@ class Verifier:
 
         Raises UnknownRateLimit, RevisionNotReached and DatabaseUnavailable.
         """
-        records = await self.source.records([question.sha256], self.clock())
+        records = await self.source.records([question.sha256])
         return self._answer(caller, question, records.get(question.sha256))
 
     async def verify_all(self, caller: Caller, items: Sequence[Item]) -> list[Answer]:
@@ -41,7 +41,7 @@ class Verifier:
         if not 1 <= len(items) <= ITEMS_MAX:
             raise errors.InvalidField.one("items", f"must have 1 to {ITEMS_MAX} entries")
         wanted = list({item.sha256 for item in items if isinstance(item, Question)})
-        records = await self.source.records(wanted, self.clock()) if wanted else {}
+        records = await self.source.records(wanted) if wanted else {}
         return [self._answer_item(caller, item, records) for item in items]
 
     def _answer_item(self, caller: Caller, item: Item, records: Mapping[bytes, Record]) -> Answer:

@@ -8,9 +8,11 @@ from uuid import UUID
 from latchkey_server.domain.budgets import credit_state, spend_state, spend_window
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.model import Balance, Holder, Identity, Key
+from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.verify import Record
 from latchkey_server.storage.database import Connection, Database, Row
+from latchkey_server.storage.gather import Gather
 from latchkey_server.storage.keys import KeyRepository
 from latchkey_server.storage.management_keys import management_key_of
 from latchkey_server.storage.rows import key_of, ratelimits_of
@@ -31,53 +33,56 @@ _SELECT_RECORDS = """
     LEFT JOIN credit_balance b ON b.workspace_id = $1 AND b.key_id = k.key_id
 """
 
-_SELECT_CREDENTIAL = """
-    SELECT m.*, w.root, s.end_time AS secret_end_time, s.ended AS secret_ended
-    FROM management_key m
-    JOIN workspace w ON w.workspace_id = m.workspace_id
-    JOIN secret s ON s.workspace_id = m.workspace_id AND s.holder_id = m.management_key_id AND s.secret_id = $3
-    WHERE m.workspace_id = $1 AND m.management_key_id = $2
+_SELECT_CREDENTIALS = """
+    SELECT m.*, w.root, s.secret_id, s.end_time AS secret_end_time, s.ended AS secret_ended
+    FROM unnest($2::uuid[], $3::uuid[]) AS asked(management_key_id, secret_id)
+    JOIN management_key m ON m.workspace_id = $1 AND m.management_key_id = asked.management_key_id
+    JOIN secret s ON s.workspace_id = $1 AND s.holder_id = m.management_key_id AND s.secret_id = asked.secret_id
+    JOIN workspace w ON w.workspace_id = $1
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     sha256: bytes
-    workspace_id: UUID
     holder_id: UUID
     secret_id: UUID
 
 
 class DatabaseRecords:
-    """Reads records and credentials from the database at each question."""
+    """Reads records and credentials from the database at each question; those of one moment share their queries."""
 
-    def __init__(self, database: Database, peppers: Peppers) -> None:
+    def __init__(self, database: Database, peppers: Peppers, clock: Clock) -> None:
         self._database = database
         self._peppers = peppers
+        self._clock = clock
+        self._records = Gather(self._read_records)
+        self._credentials = Gather(self._read_credentials)
 
-    async def records(self, sha256s: Sequence[bytes], now: datetime) -> Mapping[bytes, Record]:
-        async with self._database.connection() as connection:
-            records: dict[bytes, Record] = {}
-            found = await self._find(connection, sha256s, Holder.KEY)
-            for workspace_id in {item.workspace_id for item in found}:
-                ours = [item for item in found if item.workspace_id == workspace_id]
-                records |= await _workspace_records(connection, workspace_id, ours, now)
-            return records
+    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
+        return await self._records.find_all(sha256s)
 
     async def credential(self, sha256: bytes) -> Credential | None:
-        async with self._database.connection() as connection:
-            found = await self._find(connection, [sha256], Holder.MANAGEMENT_KEY)
-            if not found:
-                return None
-            row = await connection.fetchrow(
-                _SELECT_CREDENTIAL, found[0].workspace_id, found[0].holder_id, found[0].secret_id
-            )
-        if row is None:
-            return None
-        return Credential(management_key_of(row), row["root"], row["secret_end_time"], row["secret_ended"])
+        return await self._credentials.find(sha256)
 
-    async def _find(self, connection: Connection, sha256s: Sequence[bytes], holder: Holder) -> list[_Found]:
-        """Return where secrets lead; the only statement over several workspaces."""
+    async def _read_records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
+        async with self._database.connection() as connection:
+            records: dict[bytes, Record] = {}
+            for workspace_id, found in (await self._find(connection, sha256s, Holder.KEY)).items():
+                records |= await _workspace_records(connection, workspace_id, found, self._clock())
+            return records
+
+    async def _read_credentials(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Credential]:
+        async with self._database.connection() as connection:
+            credentials: dict[bytes, Credential] = {}
+            for workspace_id, found in (await self._find(connection, sha256s, Holder.MANAGEMENT_KEY)).items():
+                credentials |= await _workspace_credentials(connection, workspace_id, found)
+            return credentials
+
+    async def _find(
+        self, connection: Connection, sha256s: Sequence[bytes], holder: Holder
+    ) -> Mapping[UUID, Sequence[_Found]]:
+        """Return where secrets lead, by workspace; the only statement over several of them."""
         asked = {candidate: sha256 for sha256 in sha256s for candidate in self._peppers.candidates(sha256)}
         rows = await connection.fetch(
             "SELECT hash, workspace_id, holder_id, secret_id FROM secret_hash "
@@ -85,7 +90,11 @@ class DatabaseRecords:
             list(asked),
             int(holder),
         )
-        return [_Found(asked[row["hash"]], row["workspace_id"], row["holder_id"], row["secret_id"]) for row in rows]
+        found: dict[UUID, list[_Found]] = {}
+        for row in rows:
+            item = _Found(asked[row["hash"]], row["holder_id"], row["secret_id"])
+            found.setdefault(row["workspace_id"], []).append(item)
+        return found
 
 
 async def _workspace_records(
@@ -107,6 +116,24 @@ async def _workspace_records(
     spent = await KeyRepository(connection).net_spend(workspace_id, since) if since else {}
     return {
         sha256s[row["secret_id"]]: _record_of(row, keys[row["key_id"]], spent.get(row["key_id"], 0), now)
+        for row in rows
+    }
+
+
+async def _workspace_credentials(
+    connection: Connection, workspace_id: UUID, found: Sequence[_Found]
+) -> dict[bytes, Credential]:
+    rows = await connection.fetch(
+        _SELECT_CREDENTIALS,
+        workspace_id,
+        [item.holder_id for item in found],
+        [item.secret_id for item in found],
+    )
+    sha256s = {item.secret_id: item.sha256 for item in found}
+    return {
+        sha256s[row["secret_id"]]: Credential(
+            management_key_of(row), row["root"], row["secret_end_time"], row["secret_ended"]
+        )
         for row in rows
     }
 

@@ -1,0 +1,78 @@
+"""Gathering: look-ups that wait at the same moment become one query.
+
+A look-up only ever joins a query that has not been sent yet: what it is told was read after it asked.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Fetch = Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]
+
+FLIGHTS_MAX = 2
+"""Queries under way at once: while they are, the next one fills up."""
+
+BATCH_MAX = 500
+
+
+class Gather(Generic[K, V]):
+    """Looks keys up through ``fetch``, many at a time, each once."""
+
+    def __init__(self, fetch: Fetch[K, V]) -> None:
+        self._fetch = fetch
+        self._waiting: dict[K, asyncio.Future[V | None]] = {}
+        self._flights: set[asyncio.Task[None]] = set()
+        self._due = False
+
+    async def find(self, key: K) -> V | None:
+        """Return what ``fetch`` finds for a key, or None; raises what it raises."""
+        return await asyncio.shield(self._wait(key))
+
+    async def find_all(self, keys: Sequence[K]) -> dict[K, V]:
+        """Return what ``fetch`` finds for keys, the unknown ones left out; raises what it raises."""
+        waits = {key: self._wait(key) for key in keys}
+        found = {key: await asyncio.shield(wait) for key, wait in waits.items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _wait(self, key: K) -> asyncio.Future[V | None]:
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            # Whoever waited may be gone by the time it fails.
+            future.add_done_callback(_retrieve)
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._launch)
+        return future
+
+    def _launch(self) -> None:
+        self._due = False
+        while self._waiting and len(self._flights) < FLIGHTS_MAX:
+            keys = list(self._waiting)[:BATCH_MAX]
+            flight = asyncio.create_task(self._fly({key: self._waiting.pop(key) for key in keys}))
+            self._flights.add(flight)
+            flight.add_done_callback(self._land)
+
+    def _land(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        self._launch()
+
+    async def _fly(self, batch: dict[K, asyncio.Future[V | None]]) -> None:
+        try:
+            found = await self._fetch(list(batch))
+        except BaseException as error:
+            for future in batch.values():
+                future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for key, future in batch.items():
+            future.set_result(found.get(key))
+
+
+def _retrieve(future: "asyncio.Future[V | None]") -> None:
+    if not future.cancelled():
+        future.exception()
