@@ -1,0 +1,105 @@
+"""An outage of the database: told as such, never as an unknown key, and over when it is over (spec §4, §7)."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import grpc
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tests.support.service import Rejection, rejection, serving
+
+from latchkey.v1 import key_pb2, key_service_pb2, usage_pb2, usage_service_pb2, verification_pb2
+from latchkey_server.app import utc_now
+from latchkey_server.storage.data_directory import temporary_data_dir
+from latchkey_server.storage.database import open_database
+from latchkey_server.storage.embedded import embedded_postgres
+from latchkey_server.storage.migrate import migrate
+
+
+async def eventually(call: Callable[[], Awaitable[object]]) -> object:
+    """Return what a call answers once it does."""
+    async for attempt in AsyncRetrying(
+        stop=stop_after_delay(30), wait=wait_fixed(0.05), retry=retry_if_exception_type(grpc.aio.AioRpcError)
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError
+
+
+def reported(key_id: str, event_id: str) -> usage_service_pb2.ReportUsageRequest:
+    event = usage_pb2.UsageEvent(source="outage", event_id=event_id, key_id=key_id, type=usage_pb2.USAGE_TYPE_CONSUME)
+    event.occurred_time.FromDatetime(utc_now())
+    return usage_service_pb2.ReportUsageRequest(events=[event])
+
+
+async def test_a_restarted_database_is_told_as_an_outage_and_served_again_without_a_restart() -> None:
+    with temporary_data_dir() as folder:
+        async with embedded_postgres(folder) as first:
+            dsn = first.dsn()
+            async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as connection:
+                await migrate(connection)
+            starting = serving(dsn)
+            service = await starting.__aenter__()
+            client = await service.client(service.root_secret)
+            made = await client.create_key(key_pb2.Key(environment="prod"))
+        try:
+            outages = [
+                await rejection(client.verify(made.secret)),
+                await rejection(client.verify("sk_unknown")),
+                await rejection(client.create_key()),
+                await rejection(client.usage.ReportUsage(reported(made.key.key_id, "1"))),
+            ]
+            async with embedded_postgres(folder):
+                answer = await eventually(lambda: client.verify(made.secret))
+                recorded = await client.usage.ReportUsage(reported(made.key.key_id, "1"))
+        finally:
+            await starting.__aexit__(None, None, None)
+
+    assert {(outage.code, outage.reason) for outage in outages} == {
+        (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    }
+    assert isinstance(answer, verification_pb2.Verification)
+    assert (answer.code, answer.key.environment) == (verification_pb2.VERIFY_CODE_VALID, "prod")
+    assert recorded.results[0].outcome == usage_service_pb2.USAGE_OUTCOME_NEW
+
+
+async def test_connections_that_the_database_ends_cost_no_more_than_a_retry(dsn: str) -> None:
+    async with serving(dsn) as service:
+        client = await service.client(service.root_secret)
+        secret = (await client.create_key()).secret
+        connection = await asyncpg.connect(dsn)
+        for _ in range(5):
+            await asyncio.gather(*(client.verify(secret) for _ in range(10)))
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            answer = await eventually(lambda: client.verify(secret))
+            assert isinstance(answer, verification_pb2.Verification)
+            assert answer.valid
+        await connection.close()
+
+
+async def test_cancelled_and_timed_out_calls_leak_no_connection(dsn: str) -> None:
+    """Each call cut short costs its connection; the pool makes another one, never more than it may."""
+    async with serving(dsn) as service:
+        client = await service.client(service.root_secret)
+        blocker = await asyncpg.connect(dsn)
+        transaction = blocker.transaction()
+        await transaction.start()
+        await blocker.execute("LOCK TABLE workspace_revision IN ACCESS EXCLUSIVE MODE")
+        cut = await asyncio.gather(
+            *(rejection(client.keys.CreateKey(key_service_pb2.CreateKeyRequest(), timeout=0.5)) for _ in range(40))
+        )
+        await transaction.rollback()
+        made = await asyncio.gather(*(client.create_key() for _ in range(40)))
+        open_connections = await blocker.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'latchkey'"
+        )
+        await blocker.close()
+
+    told: set[grpc.StatusCode] = {refusal.code for refusal in cut if isinstance(refusal, Rejection)}
+    assert told <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert len({hashlib.sha256(answer.secret.encode()).digest() for answer in made}) == 40
+    assert open_connections <= 8
