@@ -2,12 +2,16 @@
 
 import asyncio
 import urllib.request
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import asyncpg
 import grpc
 import pytest
 import trustme
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from latchkey.v1 import key_service_pb2
 from latchkey_server.app import build_layers, open_storage, running_server, utc_now
@@ -103,3 +107,49 @@ async def test_reflection_alone_tells_what_the_server_offers(service: Service) -
 def read(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return str(answer.read().decode())
+
+
+async def health_changes(channel: grpc.aio.Channel) -> AsyncGenerator[int, None]:
+    watch = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    call = watch(health_pb2.HealthCheckRequest(service="latchkey.v1.KeyService"))
+    try:
+        async for change in call:
+            yield int(change.status)
+    finally:
+        call.cancel()
+
+
+async def until_a_statement_waits(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.01)):
+        with attempt:
+            assert await connection.fetchval(waiting)
+
+
+async def test_a_stop_turns_health_off_and_lets_open_calls_finish(dsn: str) -> None:
+    settings = settings_for(dsn).model_copy(update={"stop_grace": 20.0})
+    starting = serving(dsn, settings=settings)
+    service = await starting.__aenter__()
+    blocker = await asyncpg.connect(dsn)
+    async with grpc.aio.insecure_channel(service.address, interceptors=[Bearer(service.root_secret)]) as channel:
+        changes = health_changes(channel)
+        before = await anext(changes)
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE workspace_revision IN ACCESS EXCLUSIVE MODE")
+            open_call = asyncio.create_task(Client(channel).create_key())
+            await until_a_statement_waits(blocker)
+            stopping = asyncio.create_task(starting.__aexit__(None, None, None))
+            during = await anext(changes)
+            still_open = not open_call.done()
+        made = await open_call
+        await changes.aclose()
+        await stopping
+    await blocker.close()
+
+    assert (before, during) == (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert still_open
+    assert made.secret

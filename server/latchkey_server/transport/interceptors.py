@@ -5,6 +5,7 @@ of two shapes: those that answer once, and those that answer with a stream.
 """
 
 import asyncio
+import inspect
 import secrets
 import time
 import traceback
@@ -86,10 +87,12 @@ class Stack(grpc.aio.ServerInterceptor):
             "_stream" if handler.response_streaming else "_unary"
         )
         behavior = getattr(handler, kind)
+        # A coroutine that writes to its context (as gRPC's own health watch does) is awaited like an answer.
+        yields = handler.response_streaming and not inspect.iscoroutinefunction(behavior)
         if not handler.request_streaming:
-            behavior = _readable(behavior, handler.response_streaming)
+            behavior = _readable(behavior, yields)
         for layer in reversed(self._layers):
-            wrap = layer.stream if handler.response_streaming else layer.unary
+            wrap = layer.stream if yields else layer.unary
             behavior = wrap(method, behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(behavior, _tolerant(handler.request_deserializer), handler.response_serializer)
@@ -111,7 +114,7 @@ def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read
 
 
-def _readable(inner: Any, response_streaming: bool) -> Any:
+def _readable(inner: Any, yields: bool) -> Any:
     """Return the handler of one request that is called with readable ones only."""
 
     async def unary(request: Any, context: Context) -> Any:
@@ -125,7 +128,7 @@ def _readable(inner: Any, response_streaming: bool) -> Any:
         async for response in inner(request, context):
             yield response
 
-    return stream if response_streaming else unary
+    return stream if yields else unary
 
 
 class Errors:
@@ -307,7 +310,10 @@ class Deadline:
     def __init__(self, default_seconds: float) -> None:
         self._default = default_seconds
 
-    def unary(self, _method: str, inner: Unary) -> Unary:
+    def unary(self, method: str, inner: Unary) -> Unary:
+        if not method.startswith(SERVICES):
+            return inner
+
         async def handle(request: Any, context: Context) -> Any:
             async with _bounded(context, self._default):
                 return await inner(request, context)
