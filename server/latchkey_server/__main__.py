@@ -96,7 +96,7 @@ async def _serve(settings: Settings) -> None:
 
 def _welcome(running: Running, settings: Settings) -> str:
     """Return what a newcomer needs next: the credential, if it was just made, and a command that uses it."""
-    shown = running.owner_secret or "$LATCHKEY_SECRET"
+    shown = running.owner_secret or "$OWNER_SECRET"
     plain = settings.tls_certificate is None
     call = (
         f"-H 'authorization: Bearer {shown}'" if running.owner_secret else f'-H "authorization: Bearer {shown}"'
