@@ -1,4 +1,4 @@
-"""What runs beside the calls: looking at the database, telling health, making partitions ahead."""
+"""What runs beside the calls: looking at the database, telling health, making partitions ahead, pruning."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -15,10 +15,12 @@ from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.migrate import schema_trouble
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
+from latchkey_server.storage.pruning import prune
 from latchkey_server.transport.health import Health
 
 _WATCH_SECONDS = 1.0
-_PARTITION_SECONDS = 3600.0
+_UPKEEP_SECONDS = 3600.0
+_KEPT = timedelta(days=1)
 
 log = structlog.get_logger("latchkey")
 
@@ -58,7 +60,7 @@ class Watch:
         self._health = health
         self._readiness = readiness
         self._clock = clock
-        self._next_partitions = 0.0
+        self._next_upkeep = 0.0
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -83,9 +85,10 @@ class Watch:
         if trouble := await trouble_of(connection, self._peppers, self._clock):
             return trouble
         now = asyncio.get_running_loop().time()
-        if now >= self._next_partitions:
+        if now >= self._next_upkeep:
             await ensure_partitions(connection, self._clock(), self._usage_accepted)
-            self._next_partitions = now + _PARTITION_SECONDS
+            await prune(connection, self._clock() - _KEPT)
+            self._next_upkeep = now + _UPKEEP_SECONDS
         return None
 
     def _tell(self, trouble: str | None) -> None:

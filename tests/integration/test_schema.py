@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from latchkey.v1 import key_service_pb2
+from latchkey_server.app import utc_now
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.embedded import EmbeddedServer
 from latchkey_server.storage.migrate import migrate, migrations, schema_trouble
 from latchkey_server.storage.partitions import days_needed, ensure_partitions
+from tests.support.service import serving
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 BACK = timedelta(days=35)
@@ -79,3 +82,19 @@ async def test_events_of_a_day_without_a_partition_are_kept_and_the_day_is_left_
         kept = await connection.fetchval("SELECT count(*) FROM usage_event")
 
     assert (created, kept) == (3, 1)
+
+
+async def test_changes_and_answered_requests_are_kept_for_a_day(dsn: str) -> None:
+    async with serving(dsn, lambda: utc_now() - timedelta(days=2)) as past:
+        old = await past.client(past.root_secret)
+        await old.keys.CreateKey(key_service_pb2.CreateKeyRequest(request_id="old"))
+    async with serving(dsn) as present:
+        new = await present.client(past.root_secret)
+        made = await new.keys.CreateKey(key_service_pb2.CreateKeyRequest(request_id="new"))
+    connection = await asyncpg.connect(dsn)
+    changes = await connection.fetch("SELECT revision FROM change")
+    requests = await connection.fetch("SELECT request_id FROM answered_request")
+    await connection.close()
+
+    assert [row["revision"] for row in changes] == [made.revision.number]
+    assert [row["request_id"] for row in requests] == ["new"]

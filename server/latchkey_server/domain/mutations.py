@@ -117,7 +117,7 @@ class Mutations:
             await _require_enabled(tx, workspace_id)
         done = await work(tx, now, current + 1)
         revision = Revision(workspace_id, current + len(done.changes))
-        await tx.workspaces.append_changes(workspace_id, current, done.changes)
+        await tx.workspaces.append_changes(workspace_id, current, done.changes, now)
         await tx.audit.append(audit_events(origin, done.audit, workspace_id, now))
         if origin.request_id:
             await _remember(tx, origin, done, revision, now)

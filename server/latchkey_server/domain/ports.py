@@ -73,7 +73,7 @@ class Workspaces(Protocol):
         """Return the current revision and keep every other mutation of the workspace waiting."""
         ...
 
-    async def append_changes(self, workspace_id: UUID, after: int, changes: Sequence[Change]) -> None:
+    async def append_changes(self, workspace_id: UUID, after: int, changes: Sequence[Change], now: datetime) -> None:
         """Record changes as the revisions ``after`` + 1, + 2, …"""
         ...
 

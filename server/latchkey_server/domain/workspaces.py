@@ -191,7 +191,7 @@ class Workspaces:
         await tx.management_keys.insert(owner)
         await tx.secrets.claim([management_secret(owner, secret, self._peppers, now)])
         change = Change(ChangeKind.WORKSPACE_CHANGED, workspace_id)
-        await tx.workspaces.append_changes(workspace_id, FIRST_REVISION - 1, [change])
+        await tx.workspaces.append_changes(workspace_id, FIRST_REVISION - 1, [change], now)
         return workspace, owner
 
 

@@ -1,6 +1,7 @@
 """Tenants, the counter of their changes, and the changes."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from latchkey_server.domain.errors import WorkspaceNotFound
@@ -80,17 +81,18 @@ class WorkspaceRepository:
             raise WorkspaceNotFound(format_id(WORKSPACE, workspace_id))
         return int(revision)
 
-    async def append_changes(self, workspace_id: UUID, after: int, changes: Sequence[Change]) -> None:
+    async def append_changes(self, workspace_id: UUID, after: int, changes: Sequence[Change], now: datetime) -> None:
         if not changes:
             return
         await self._connection.execute(
-            "INSERT INTO change (workspace_id, revision, kind, target_id) "
-            "SELECT $1, $2 + c.at, c.kind, c.target_id "
+            "INSERT INTO change (workspace_id, revision, kind, target_id, create_time) "
+            "SELECT $1, $2 + c.at, c.kind, c.target_id, $5 "
             "FROM unnest($3::smallint[], $4::uuid[]) WITH ORDINALITY AS c(kind, target_id, at)",
             workspace_id,
             after,
             [int(change.kind) for change in changes],
             [change.target_id for change in changes],
+            now,
         )
         await self._connection.execute(
             "UPDATE workspace_revision SET revision = $2 WHERE workspace_id = $1",

@@ -27,12 +27,13 @@ CREATE TABLE workspace_revision (
     revision bigint NOT NULL
 );
 
+-- What changed, for caches; pruned after a day.
 CREATE TABLE change (
     workspace_id uuid NOT NULL,
     revision bigint NOT NULL,
     kind smallint NOT NULL,
     target_id uuid NOT NULL,
-    create_time timestamptz NOT NULL DEFAULT now(),
+    create_time timestamptz NOT NULL,
     PRIMARY KEY (workspace_id, revision)
 );
 
@@ -180,7 +181,7 @@ CREATE TABLE audit_event (
 );
 CREATE INDEX audit_event_by_target ON audit_event (workspace_id, target_id, audit_event_id);
 
--- Mutations answered within 24 hours, by the caller's request_id. The outcome never holds a secret.
+-- Mutations answered within 24 hours, by the caller's request_id; pruned after. The outcome never holds a secret.
 CREATE TABLE answered_request (
     workspace_id uuid NOT NULL,
     caller_id uuid NOT NULL,
