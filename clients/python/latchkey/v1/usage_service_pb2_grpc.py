@@ -71,7 +71,8 @@ class UsageServiceServicer:
 
     def ReportUsage(self, request, context):
         """ReportUsage records up to 1000 events. Acknowledged means committed: rows, roll-ups and caps change together.
-        Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others.
+        Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a disabled
+        workspace too, for the work was done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
