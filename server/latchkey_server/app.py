@@ -132,13 +132,12 @@ def load_peppers(settings: Settings) -> Peppers:
     return Peppers(keys, current)
 
 
-async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -> str | None:
-    """Bring an embedded database up to date and return the first owner's secret if there was none yet."""
+async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -> None:
+    """Bring an embedded database up to date."""
     async with storage.database.connection() as connection:
         await migrate(connection)
         await ensure_partitions(connection, clock(), settings.usage_accepted)
         await pepper_trouble(connection, storage.peppers, clock())
-    return await build_workspaces(storage, clock).bootstrap()
 
 
 def build_workspaces(storage: Storage, clock: Clock) -> Workspaces:
@@ -152,7 +151,8 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
     """Run a server until the context is left; it then stops gracefully."""
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(settings))
-        owner_secret = await prepare_embedded(storage, settings, clock) if storage.embedded else None
+        if storage.embedded:
+            await prepare_embedded(storage, settings, clock)
         metrics, health, readiness = Metrics(), Health(), Readiness()
         last_used = LastUsedWriter(storage.database, settings.last_used_interval)
         stack.push_async_callback(last_used.flush)
@@ -175,6 +175,8 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         stopped = asyncio.Event()
         if storage.embedded:
             await background(stack, lambda: _until_closed(storage.embedded, stopped))
+        # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
+        owner_secret = await build_workspaces(storage, clock).bootstrap() if storage.embedded else None
         yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
 
 

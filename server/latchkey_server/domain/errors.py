@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+# Violations named in the message itself: all of them travel in its details.
+_TOLD = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -55,8 +58,9 @@ class InvalidField(LatchkeyError):
     reason = "INVALID_FIELD"
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        listed = "; ".join(f"{violation.field}: {violation.problem}" for violation in violations)
-        super().__init__(f"The request has invalid fields: {listed}.", violations=violations)
+        told = [f"{violation.field}: {violation.problem}" for violation in violations[:_TOLD]]
+        more = f"; and {len(violations) - _TOLD} more" if len(violations) > _TOLD else ""
+        super().__init__(f"The request has invalid fields: {'; '.join(told)}{more}.", violations=violations)
 
     @classmethod
     def one(cls, field: str, problem: str) -> "InvalidField":

@@ -66,7 +66,7 @@ def _model_limits(found: Violations, limits: ModelLimits | None) -> ModelLimits 
     if limits is None:
         return None
     check_count(found, "model_limits.models", limits.models, ENTRIES_MAX)
-    models = [model.strip() for model in limits.models]
+    models = [model.strip() for model in limits.models[:ENTRIES_MAX]]
     for index, model in enumerate(models):
         check_text(found, f"model_limits.models[{index}]", model, MODEL_MAX)
         if not model:
@@ -76,7 +76,7 @@ def _model_limits(found: Violations, limits: ModelLimits | None) -> ModelLimits 
 
 def _allow_ips(found: Violations, entries: Sequence[str]) -> tuple[str, ...]:
     check_count(found, "allow_ips", entries, ENTRIES_MAX)
-    return tuple(dict.fromkeys(_network(found, index, entry) for index, entry in enumerate(entries)))
+    return tuple(dict.fromkeys(_network(found, index, entry) for index, entry in enumerate(entries[:ENTRIES_MAX])))
 
 
 def _network(found: Violations, index: int, entry: str) -> str:
@@ -104,7 +104,7 @@ def scope_problem(scope: str, *, wildcards: bool) -> str | None:
 
 def _scopes(found: Violations, scopes: Sequence[str]) -> tuple[str, ...]:
     check_count(found, "scopes", scopes, ENTRIES_MAX)
-    for index, scope in enumerate(scopes):
+    for index, scope in enumerate(scopes[:ENTRIES_MAX]):
         if problem := scope_problem(scope, wildcards=True):
             found.add(f"scopes[{index}]", problem)
     return tuple(sorted(set(scopes)))

@@ -331,7 +331,9 @@ async def living_key(tx: Transaction, caller: Caller, key_id: UUID, etag: str = 
 
 def _key_view(caller: Caller) -> View[KeyView]:
     async def view(tx: Transaction, now: datetime, outcome: Json) -> KeyView:
-        return await view_key(tx, caller.workspace_id, UUID(outcome["key_id"]), now)
+        key_id = UUID(outcome["key_id"])
+        await visible_key(tx, caller, key_id)
+        return await view_key(tx, caller.workspace_id, key_id, now)
 
     return view
 

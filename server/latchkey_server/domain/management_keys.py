@@ -149,7 +149,7 @@ class ManagementKeys:
             )
             await tx.management_keys.update(after)
             if not _lasting_owner(after):
-                await _require_other_owner(tx, before, now)
+                await _require_other_owner(tx, before)
             return _done("management_key.update", before, after)
 
         return await self._mutations.run(origin, work, _view(origin.caller))
@@ -189,7 +189,7 @@ class ManagementKeys:
             require_within(origin.caller, before.role, before.api_ids, before.all_workspaces)
             if before.revocation:
                 return Done(outcome={"management_key_id": str(management_key_id)})
-            await _require_other_owner(tx, before, now)
+            await _require_other_owner(tx, before)
             revocation = Revocation(reason, note, now)
             after = replace(before, revocation=revocation, update_time=now, revision=revision)
             await tx.management_keys.update(after)
@@ -299,13 +299,14 @@ def _lasting_owner(management_key: ManagementKey) -> bool:
     return management_key.role is Role.OWNER and not management_key.api_ids and management_key.expire_time is None
 
 
-async def _require_other_owner(tx: Transaction, management_key: ManagementKey, now: datetime) -> None:
-    if not _lasting_owner(management_key):
+async def _require_other_owner(tx: Transaction, management_key: ManagementKey) -> None:
+    """Raise LastOwner unless another OWNER lasts; one that will expire keeps nobody from being locked out."""
+    if management_key.role is not Role.OWNER or management_key.api_ids:
         return
-    if not await tx.management_keys.other_owner_exists(
-        management_key.workspace_id, management_key.management_key_id, now
+    if not await tx.management_keys.other_lasting_owner_exists(
+        management_key.workspace_id, management_key.management_key_id
     ):
-        raise errors.LastOwner("The workspace would be left without an OWNER; make another first.")
+        raise errors.LastOwner("The workspace would be left without a lasting OWNER; make another first.")
 
 
 def _done(action: str, before: ManagementKey | None, after: ManagementKey) -> Done:

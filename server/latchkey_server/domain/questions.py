@@ -22,12 +22,12 @@ TAG_MAX = 64
 def normalized(question: Question, found: Violations) -> Question:
     """Return the question with its labels normalised; what breaks a rule is noted in ``found``."""
     check_count(found, "required_scopes", question.required_scopes, GROUPS_MAX)
-    for index, group in enumerate(question.required_scopes):
+    for index, group in enumerate(question.required_scopes[:GROUPS_MAX]):
         _check_group(found, f"required_scopes[{index}].any_of", group)
     check_count(found, "environments", question.environments, GROUPS_MAX)
     check_range(found, "cost", question.cost, 0, UNITS_MAX)
     check_count(found, "ratelimits", question.ratelimits, 20)
-    for index, wanted in enumerate(question.ratelimits):
+    for index, wanted in enumerate(question.ratelimits[:20]):
         check_range(found, f"ratelimits[{index}].cost", wanted.cost, 0, UNITS_MAX)
     check_token(found, "operation_id", question.operation_id)
     if question.estimated_cost is not None:
@@ -36,14 +36,15 @@ def normalized(question: Question, found: Violations) -> Question:
         if not question.operation_id:
             found.add("operation_id", "is required with estimated_cost")
     check_count(found, "tags", question.tags, TAGS_MAX)
-    for index, tag in enumerate(question.tags):
+    for index, tag in enumerate(question.tags[:TAGS_MAX]):
         check_text(found, f"tags[{index}]", tag, TAG_MAX)
     if question.max_staleness is not None and question.max_staleness < NO_TIME:
         found.add("max_staleness", "must not be negative")
     if not question.environments:
         return question
     labels = (
-        check_environment(found, f"environments[{index}]", text) for index, text in enumerate(question.environments)
+        check_environment(found, f"environments[{index}]", text)
+        for index, text in enumerate(question.environments[:GROUPS_MAX])
     )
     return replace(question, environments=tuple(labels))
 
@@ -51,6 +52,6 @@ def normalized(question: Question, found: Violations) -> Question:
 def _check_group(found: Violations, field: str, group: tuple[str, ...]) -> None:
     if not 1 <= len(group) <= GROUPS_MAX:
         found.add(field, f"must have 1 to {GROUPS_MAX} entries")
-    for scope in group:
+    for scope in group[:GROUPS_MAX]:
         if problem := scope_problem(scope, wildcards=False):
             found.add(field, problem)

@@ -14,6 +14,9 @@ from latchkey_server.domain.model import Json, RateLimit
 
 T = TypeVar("T")
 
+VIOLATIONS_MAX = 20
+"""Violations told at once: an answer's trailer has to stay below the 8 KiB that clients take."""
+
 NAME_MAX = 128
 MEMBER_MAX = 128
 EXTERNAL_ID_MAX = 255
@@ -35,8 +38,9 @@ class Violations:
         self.found: list[Violation] = []
 
     def add(self, field: str, problem: str) -> None:
-        """Note that ``field`` breaks its rule."""
-        self.found.append(Violation(self._path + field, problem))
+        """Note that ``field`` breaks its rule; beyond VIOLATIONS_MAX no more are told."""
+        if len(self.found) < VIOLATIONS_MAX:
+            self.found.append(Violation(self._path + field, problem))
 
     def attempt(self, field: str, convert: Callable[[], T], fallback: T) -> T:
         """Return what ``convert`` gives, or note its ValueError and return the fallback."""
@@ -134,7 +138,7 @@ def check_ratelimits(found: Violations, field: str, limits: Sequence[RateLimit])
     """Return rate limits after noting wrong names, numbers and windows, each by its index."""
     check_count(found, field, limits, RATELIMITS_MAX)
     names: set[str] = set()
-    for index, limit in enumerate(limits):
+    for index, limit in enumerate(limits[:RATELIMITS_MAX]):
         at = f"{field}[{index}]"
         if not _RATELIMIT_NAME.fullmatch(limit.name):
             found.add(f"{at}.name", "must be 1 to 64 of [A-Za-z0-9_.-]")

@@ -38,11 +38,16 @@ class LastUsedWriter:
         pending, self._pending = self._pending, {}
         if not pending:
             return
-        with suppress(DatabaseUnavailable):
-            await self._write(pending)
-            return
-        for (workspace_id, key_id), used_time in pending.items():
-            self.touch(workspace_id, key_id, used_time)
+        written = False
+        try:
+            with suppress(DatabaseUnavailable):
+                await self._write(pending)
+                written = True
+        finally:
+            # Cut short by an outage or by a stop: the next flush takes it up again.
+            if not written:
+                for (workspace_id, key_id), used_time in pending.items():
+                    self.touch(workspace_id, key_id, used_time)
 
     async def _write(self, pending: dict[tuple[UUID, UUID], datetime]) -> None:
         ordered = sorted(pending.items())

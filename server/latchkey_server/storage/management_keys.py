@@ -1,6 +1,5 @@
 """Management keys."""
 
-from datetime import datetime
 from uuid import UUID
 
 from latchkey_server.domain.model import ManagementKey, Role
@@ -82,14 +81,13 @@ class ManagementKeyRepository:
             management_key.revision,
         )
 
-    async def other_owner_exists(self, workspace_id: UUID, management_key_id: UUID, now: datetime) -> bool:
+    async def other_lasting_owner_exists(self, workspace_id: UUID, management_key_id: UUID) -> bool:
         found = await self._connection.fetchval(
             "SELECT EXISTS (SELECT FROM management_key WHERE workspace_id = $1 AND management_key_id <> $2 "
-            "AND role = $3 AND revoke_time IS NULL AND api_ids = '{}' AND (expire_time IS NULL OR expire_time > $4))",
+            "AND role = $3 AND revoke_time IS NULL AND api_ids = '{}' AND expire_time IS NULL)",
             workspace_id,
             management_key_id,
             int(Role.OWNER),
-            now,
         )
         return bool(found)
 

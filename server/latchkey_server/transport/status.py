@@ -14,6 +14,8 @@ DOMAIN = "latchkey"
 REQUEST_ID_KEY = "latchkey-request-id"
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRY_AFTER_SECONDS = 1
+# All of it together has to stay below the 8 KiB of trailer that clients take.
+_ECHO_MAX, _VIOLATIONS_MAX, _MESSAGE_MAX = 128, 20, 512
 
 CODES: Final[dict[type[LatchkeyError], grpc.StatusCode]] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
@@ -56,11 +58,14 @@ def code_of(error: LatchkeyError) -> grpc.StatusCode:
 def status_of(error: LatchkeyError, call_id: str = "") -> status_pb2.Status:
     """Return the google.rpc.Status of an error, with the details that the specification names."""
     reason = f"ERROR_REASON_{error.reason}"
-    details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=error.details))]
+    metadata = {name: value[:_ECHO_MAX] for name, value in error.details.items()}
+    details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))]
     if error.violations:
         violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.problem)
-            for violation in error.violations
+            error_details_pb2.BadRequest.FieldViolation(
+                field=violation.field[:_ECHO_MAX], description=violation.problem[:_ECHO_MAX]
+            )
+            for violation in error.violations[:_VIOLATIONS_MAX]
         ]
         details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
     if isinstance(error, errors.Unavailable):
@@ -69,14 +74,14 @@ def status_of(error: LatchkeyError, call_id: str = "") -> status_pb2.Status:
     if call_id:
         details.append(_packed(error_details_pb2.RequestInfo(request_id=call_id)))
     code = code_pb2.Code.Value(code_of(error).name)
-    return status_pb2.Status(code=code, message=error.message, details=details)
+    return status_pb2.Status(code=code, message=error.message[:_MESSAGE_MAX], details=details)
 
 
 def abort_status(error: LatchkeyError, call_id: str) -> RichStatus:
     """Return what a call is aborted with."""
     packed = status_of(error, call_id).SerializeToString()
     metadata = ((REQUEST_ID_KEY, call_id), (_DETAILS_KEY, packed))
-    return RichStatus(code_of(error), error.message, metadata)
+    return RichStatus(code_of(error), error.message[:_MESSAGE_MAX], metadata)
 
 
 def _packed(
