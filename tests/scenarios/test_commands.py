@@ -181,3 +181,13 @@ async def test_a_server_that_lacks_a_pepper_in_use_says_which(postgres: Embedded
 
     assert "'test'" in reason
     assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_a_first_start_that_fails_does_not_use_up_the_first_owners_secret(folder: Path) -> None:
+    async with server_process(LATCHKEY_DATA_DIR=str(folder / "a")) as other:
+        failed = await run("serve", LATCHKEY_DATA_DIR=str(folder / "b"), LATCHKEY_LISTEN=other.address)
+    async with server_process(LATCHKEY_DATA_DIR=str(folder / "b")) as second:
+        secret = second.secret
+
+    assert failed.status == 1
+    assert secret is not None

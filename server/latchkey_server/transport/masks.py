@@ -27,8 +27,8 @@ def paths_of(mask: FieldMask | None, sent: Message, mutable: Collection[str]) ->
         return top_level
     wrong = [path for path in mask.paths if path not in mutable]
     if wrong:
-        problem = f"may name only: {', '.join(sorted(mutable))}"
-        raise errors.InvalidField([Violation("update_mask", f"{path!r}: {problem}") for path in wrong])
+        problem = "is not a field that can be changed"
+        raise errors.InvalidField([Violation("update_mask", f"{path[:64]!r} {problem}") for path in wrong])
     return list(dict.fromkeys(mask.paths))
 
 

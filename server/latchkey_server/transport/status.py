@@ -15,7 +15,7 @@ REQUEST_ID_KEY = "latchkey-request-id"
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRY_AFTER_SECONDS = 1
 # All of it together has to stay below the 8 KiB of trailer that clients take.
-_ECHO_MAX, _VIOLATIONS_MAX, _MESSAGE_MAX = 128, 20, 512
+_ECHO_MAX, _VIOLATIONS_MAX, _MESSAGE_MAX = 128, 16, 512
 
 CODES: Final[dict[type[LatchkeyError], grpc.StatusCode]] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,0 +1,97 @@
+"""Faults that a review found, each held here for good."""
+
+import asyncio
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from latchkey.v1 import admin_service_pb2, api_pb2, key_pb2, key_service_pb2, management_key_pb2
+from latchkey_server.app import utc_now
+from latchkey_server.domain.ids import new_id
+from latchkey_server.storage.database import open_database
+from latchkey_server.storage.last_used import LastUsedWriter
+from tests.support.service import Client, Service, rejection
+
+INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+
+
+@pytest.mark.parametrize("entries", [60, 256, 100_000])
+async def test_many_violations_are_told_in_a_trailer_that_clients_take(owner: Client, entries: int) -> None:
+    failed = await rejection(owner.create_key(key_pb2.Key(allow_ips=["not an address at all"] * entries)))
+
+    assert (failed.code, failed.reason) == INVALID
+    assert 0 < len(failed.fields) <= 16
+
+
+async def test_many_wrong_paths_of_a_mask_are_told_too(owner: Client) -> None:
+    key_id = (await owner.create_key()).key.key_id
+    mask = FieldMask(paths=[f"wrong_{number}_{'x' * 200}" for number in range(40)])
+    request = key_service_pb2.UpdateKeyRequest(key=key_pb2.Key(key_id=key_id), update_mask=mask)
+
+    failed = await rejection(owner.keys.UpdateKey(request))
+
+    assert (failed.code, failed.reason) == INVALID
+
+
+async def test_an_over_long_name_is_echoed_in_part_only(owner: Client) -> None:
+    request = admin_service_pb2.GetIdentityRequest(external_id="x" * 20_000)
+
+    failed = await rejection(owner.admin.GetIdentity(request))
+
+    assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "IDENTITY_NOT_FOUND")
+
+
+async def test_an_owner_that_will_expire_is_not_the_lasting_one(owner: Client, service: Service) -> None:
+    listed = await owner.admin.ListManagementKeys(admin_service_pb2.ListManagementKeysRequest())
+    first = listed.management_keys[0].management_key_id
+    end = Timestamp()
+    end.FromSeconds(int(utc_now().timestamp()) + 3600)
+    wanted = management_key_pb2.ManagementKey(role=management_key_pb2.ROLE_OWNER, expire_time=end)
+    made = await owner.admin.CreateManagementKey(admin_service_pb2.CreateManagementKeyRequest(management_key=wanted))
+    expiring = await service.client(made.secret)
+
+    failed = await rejection(
+        expiring.admin.RevokeManagementKey(
+            admin_service_pb2.RevokeManagementKeyRequest(
+                management_key_id=first, reason=key_pb2.REVOKE_REASON_NO_LONGER_USED
+            )
+        )
+    )
+
+    assert (failed.code, failed.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LAST_OWNER")
+
+
+async def test_a_replay_shows_nothing_that_the_caller_may_no_longer_see(owner: Client, service: Service) -> None:
+    api = (await owner.admin.CreateApi(admin_service_pb2.CreateApiRequest(api=api_pb2.Api(name="other")))).api
+    developer = await owner.create_management_key(management_key_pb2.ROLE_DEVELOPER)
+    caller = await service.client(developer.secret)
+    request = key_service_pb2.CreateKeyRequest(request_id="r1")
+    await caller.keys.CreateKey(request)
+    bound = management_key_pb2.ManagementKey(
+        management_key_id=developer.management_key.management_key_id, api_ids=[api.api_id]
+    )
+    await owner.admin.UpdateManagementKey(admin_service_pb2.UpdateManagementKeyRequest(management_key=bound))
+
+    failed = await rejection(caller.keys.CreateKey(request))
+
+    assert failed.reason == "KEY_NOT_FOUND"
+
+
+async def test_a_flush_of_last_uses_that_is_cut_short_loses_nothing(dsn: str) -> None:
+    async with open_database(dsn, pool_size=1, timeout=30) as database:
+        writer = LastUsedWriter(database, 60)
+        workspace_id, key_id = new_id(), new_id()
+        writer.touch(workspace_id, key_id, utc_now())
+        async with database.connection() as held:
+            cut = asyncio.create_task(writer.flush())
+            await asyncio.sleep(0)
+            cut.cancel()
+            await asyncio.gather(cut, return_exceptions=True)
+            before = await held.fetchval("SELECT count(*) FROM key_last_used")
+        await writer.flush()
+        async with database.connection() as reading:
+            after = await reading.fetchval("SELECT count(*) FROM key_last_used")
+
+    assert (before, after) == (0, 1)
