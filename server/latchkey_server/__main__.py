@@ -88,10 +88,13 @@ async def _serve(settings: Settings) -> None:
     async with running_server(settings) as running:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.stopped.set)
+            loop.add_signal_handler(number, running.stop)
         click.echo(_welcome(running, settings))
         await running.stopped.wait()
         log.info("stopping")
+        failed = not running.asked_to_stop
+    if failed:
+        raise StartError("the embedded PostgreSQL ended by itself; see postgres.log in the data directory")
 
 
 def _welcome(running: Running, settings: Settings) -> str:

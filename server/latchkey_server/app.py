@@ -94,6 +94,12 @@ class Running:
     health: Health
     storage: Storage
     stopped: asyncio.Event
+    asked_to_stop: bool = False
+
+    def stop(self) -> None:
+        """Ask for a graceful stop."""
+        self.asked_to_stop = True
+        self.stopped.set()
 
 
 @asynccontextmanager

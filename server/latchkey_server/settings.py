@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     call_timeout: Annotated[float, Field(gt=0, le=300, description="seconds for a call without a deadline")] = 30.0
     stop_grace: Annotated[float, Field(ge=0, le=300, description="seconds for open calls at a stop")] = 10.0
     usage_accepted_days: Annotated[
-        int, Field(ge=1, le=3650, description="how many days back a usage event may have happened")
+        int, Field(ge=1, le=366, description="how many days back a usage event may have happened")
     ] = 35
     last_used_interval: Annotated[
         float, Field(gt=0, le=3600, description="seconds between writes of last_used_time")
@@ -64,6 +65,15 @@ class Settings(BaseSettings):
     def _readable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             read_peppers(value.get_secret_value())
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _a_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = urlsplit(value.get_secret_value())
+            if url.scheme not in ("postgres", "postgresql") or (url.query and "=" not in url.query):
+                raise ValueError("must be postgres://user@host:port/database, with ?name=value options if any")
         return value
 
     @model_validator(mode="after")

@@ -66,6 +66,8 @@ async def test_config_prints_every_setting_with_secrets_masked() -> None:
         ("LATCHKEY_LISTEN", "here", "LATCHKEY_LISTEN: "),
         ("LATCHKEY_PEPPERS", "p1:short", "LATCHKEY_PEPPERS: "),
         ("LATCHKEY_DATABASE_URL", "postgres://u:hidden@h/d", "LATCHKEY_PEPPERS is required"),
+        ("LATCHKEY_DATABASE_URL", "http://u:hidden@h/d", "LATCHKEY_DATABASE_URL: must be postgres://"),
+        ("LATCHKEY_DATABASE_URL", "postgres://u:hidden@h/d?foo", "LATCHKEY_DATABASE_URL: must be postgres://"),
     ],
 )
 async def test_a_wrong_setting_stops_the_start_with_one_clear_line(name: str, value: str, told: str) -> None:
@@ -191,3 +193,22 @@ async def test_a_first_start_that_fails_does_not_use_up_the_first_owners_secret(
 
     assert failed.status == 1
     assert secret is not None
+
+
+async def test_a_server_whose_embedded_database_died_ends_with_an_error(folder: Path) -> None:
+    async with server_process(LATCHKEY_DATA_DIR=str(folder)) as serving:
+        postmaster = int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        psutil.Process(postmaster).send_signal(signal.SIGQUIT)
+        async with asyncio.timeout(60):
+            status = await serving.process.wait()
+
+    assert status == 1
+
+
+async def test_a_database_that_does_not_exist_is_told_and_waited_for(postgres: EmbeddedServer) -> None:
+    settings = {"LATCHKEY_DATABASE_URL": postgres.dsn("no_such_database"), "LATCHKEY_PEPPERS": PEPPERS}
+
+    async with server_process("not serving", **settings) as waiting:
+        reason = waiting.log[-1]["reason"]
+
+    assert "not reachable" in reason
