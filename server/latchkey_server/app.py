@@ -8,10 +8,10 @@ import asyncio
 import base64
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,33 @@ from prometheus_client import start_http_server
 
 from latchkey_server.domain.apis import Apis
 from latchkey_server.domain.audit_log import AuditLog
+from latchkey_server.domain.freshness import instant
 from latchkey_server.domain.identities import Identities
 from latchkey_server.domain.key_import import KeyImport
 from latchkey_server.domain.keys import Keys
 from latchkey_server.domain.management_keys import ManagementKeys
+from latchkey_server.domain.model import Change, Revision
 from latchkey_server.domain.mutations import Mutations
-from latchkey_server.domain.ports import Clock, RecordSource
+from latchkey_server.domain.ports import ChangeListener, Clock
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.usage_query import UsageQueries
 from latchkey_server.domain.usage_recorder import UsageRecorder
 from latchkey_server.domain.verifier import Verifier
+from latchkey_server.domain.watching import Watchers
 from latchkey_server.domain.workspaces import Workspaces
 from latchkey_server.observability import Metrics
 from latchkey_server.settings import Settings, read_peppers
+from latchkey_server.storage.cached_records import CachedRecords
+from latchkey_server.storage.change_feed import ChangeFeed
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.key_cache import KeyCache
 from latchkey_server.storage.last_used import LastUsedWriter
 from latchkey_server.storage.migrate import migrate
+from latchkey_server.storage.notifications import Notifications
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
+from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.records import DatabaseRecords
 from latchkey_server.storage.store import PostgresStore
 from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
@@ -56,7 +64,7 @@ from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.server import Services, Tls, build_server, listen
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
-from latchkey_server.upkeep import Readiness, Watch, background
+from latchkey_server.upkeep import Readiness, Upkeep, Watch, background
 
 PEPPER_FILE = "peppers"
 
@@ -74,9 +82,13 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """An open database with the peppers that its hashes are made with; ``dsn`` is never shown."""
+    """An open database with the peppers that its hashes are made with; ``dsn`` is never shown.
+
+    Look-ups have connections of their own: whatever keeps the others busy, a verification finds one.
+    """
 
     database: Database
+    lookups: Database
     peppers: Peppers
     dsn: str
     embedded: EmbeddedServer | None
@@ -117,10 +129,19 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
                 dsn,
                 pool_size=settings.pool_size,
                 timeout=settings.database_timeout,
+                statement_timeout=settings.call_timeout,
                 statement_cache_size=settings.statement_cache_size,
             )
         )
-        yield Storage(database, load_peppers(settings), dsn, embedded)
+        lookups = await stack.enter_async_context(
+            open_database(
+                dsn,
+                pool_size=settings.lookup_pool_size,
+                timeout=settings.database_timeout,
+                statement_cache_size=settings.statement_cache_size,
+            )
+        )
+        yield Storage(database, lookups, load_peppers(settings), dsn, embedded)
 
 
 def load_peppers(settings: Settings) -> Peppers:
@@ -146,10 +167,51 @@ async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -
         await pepper_trouble(connection, storage.peppers, clock())
 
 
-def build_workspaces(storage: Storage, clock: Clock) -> Workspaces:
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What keeps verifications fresh: the cache, what feeds it, and where records come from."""
+
+    cache: KeyCache
+    watchers: Watchers
+    reach: Reach
+    feed: ChangeFeed
+    records: CachedRecords
+
+    def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
+        """Take account of this process's own changes before anybody is answered."""
+        self.cache.committed(revision, changes)
+        self.feed.hint(revision.workspace_id)
+
+
+def build_freshness(storage: Storage, settings: Settings, clock: Clock) -> Freshness:
+    """Return the cache of a process and all that it hangs on."""
+    cache, watchers, reach = KeyCache(settings.cache_keys, settings.cache_bytes), Watchers(), Reach()
+    return Freshness(
+        cache=cache,
+        watchers=watchers,
+        reach=reach,
+        feed=ChangeFeed(storage.lookups, cache, watchers, reach, instant),
+        records=CachedRecords(
+            DatabaseRecords(storage.lookups, storage.peppers, clock, instant, cache.history),
+            cache,
+            reach,
+            timedelta(seconds=settings.stale_if_error),
+            instant,
+        ),
+    )
+
+
+def build_workspaces(storage: Storage, clock: Clock, listener: ChangeListener | None = None) -> Workspaces:
     """Return the domain's Workspaces over a database."""
     store = PostgresStore(storage.database)
-    return Workspaces(store, Mutations(store, clock), storage.peppers, clock)
+    return Workspaces(store, Mutations(store, clock, listener or Unheard()), storage.peppers, clock)
+
+
+class Unheard:
+    """Listens for a process that keeps nothing."""
+
+    def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
+        """Have nothing to take account of."""
 
 
 @asynccontextmanager
@@ -162,9 +224,9 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         metrics, health, readiness = Metrics(), Health(), Readiness()
         last_used = LastUsedWriter(storage.database, settings.last_used_interval)
         stack.push_async_callback(last_used.flush)
-        records = DatabaseRecords(storage.database, storage.peppers, clock)
-        services = build_services(storage, records, settings, metrics, last_used, clock)
-        layers = build_layers(records, settings, metrics, readiness, clock)
+        freshness = build_freshness(storage, settings, clock)
+        services = build_services(storage, freshness, settings, metrics, last_used, clock)
+        layers = build_layers(freshness, settings, metrics, readiness, clock)
         await health.set_all(serving=False)
         server = build_server(services, layers, health, channelz_on=settings.channelz)
         port = _listen(server, settings)
@@ -173,9 +235,7 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         log.info("listening", address=address)
         stack.push_async_callback(server.stop, settings.stop_grace)
         metrics_port = _serve_metrics(settings, metrics, stack)
-        watch = Watch(storage.database, storage.peppers, settings.usage_accepted, health, readiness, clock)
-        await watch.look()
-        await background(stack, watch.run)
+        await _begin(stack, storage, freshness, settings, health, readiness, clock)
         await background(stack, last_used.run)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
@@ -186,9 +246,30 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
 
 
+async def _begin(
+    stack: AsyncExitStack,
+    storage: Storage,
+    freshness: Freshness,
+    settings: Settings,
+    health: Health,
+    readiness: Readiness,
+    clock: Clock,
+) -> None:
+    """Look at the database once, and go on looking beside the server."""
+    reach, stale_if_error = freshness.reach, timedelta(seconds=settings.stale_if_error)
+    await freshness.feed.look()
+    watch = Watch(storage.lookups, storage.peppers, reach, stale_if_error, health, readiness, clock, instant)
+    await watch.look()
+    listen_dsn = settings.listen_dsn.get_secret_value() if settings.listen_dsn else storage.dsn
+    await background(stack, freshness.feed.run)
+    await background(stack, Notifications(listen_dsn, freshness.feed, freshness.cache).run)
+    await background(stack, watch.run)
+    await background(stack, Upkeep(storage.database, settings.usage_accepted, readiness, clock).run)
+
+
 def build_services(
     storage: Storage,
-    records: RecordSource,
+    freshness: Freshness,
     settings: Settings,
     metrics: Metrics,
     last_used: LastUsedWriter,
@@ -196,7 +277,7 @@ def build_services(
 ) -> Services:
     """Return the servicers over their domain over a database."""
     store, peppers = PostgresStore(storage.database), storage.peppers
-    mutations = Mutations(store, clock)
+    mutations = Mutations(store, clock, freshness)
     nouns = Nouns(
         workspaces=Workspaces(store, mutations, peppers, clock),
         apis=Apis(store, mutations),
@@ -207,14 +288,14 @@ def build_services(
     recorder = UsageRecorder(store, clock, settings.usage_accepted)
     return Services(
         keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
-        verify=VerifyServicer(Verifier(records, last_used, clock), metrics),
+        verify=VerifyServicer(Verifier(freshness.records, last_used, clock, instant), metrics),
         usage=UsageServicer(recorder, UsageQueries(store, clock), clock),
         admin=AdminServicer(nouns),
     )
 
 
 def build_layers(
-    records: RecordSource, settings: Settings, metrics: Metrics, readiness: Readiness, clock: Clock
+    freshness: Freshness, settings: Settings, metrics: Metrics, readiness: Readiness, clock: Clock
 ) -> list[Layer]:
     """Return what every call passes through, outermost first."""
     return [
@@ -222,8 +303,8 @@ def build_layers(
         RequestId(),
         measure(metrics),
         log_calls(),
-        Authentication(records, clock, lambda: readiness.ready, settings.call_timeout),
-        Deadline(settings.call_timeout),
+        Authentication(freshness.records, clock, lambda: readiness.ready, settings.call_timeout),
+        Deadline(settings.call_timeout, lambda: freshness.reach.lost),
     ]
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from enum import IntEnum
 from typing import Any
 
 import structlog
@@ -71,6 +72,7 @@ class Metrics:
         self._verdicts = Counter(
             "latchkey_verifications", "Verifications decided, by code.", ["code"], registry=self.registry
         )
+        self._by_code: dict[IntEnum, Counter] = {}
 
     def calls(self, method: str) -> Callable[[str, float], None]:
         """Return what counts a call of ``method``: status name and seconds."""
@@ -86,6 +88,9 @@ class Metrics:
 
         return observe
 
-    def verified(self, code: str) -> None:
-        """Count a verdict."""
-        self._verdicts.labels(code).inc()
+    def verified(self, code: IntEnum, count: int) -> None:
+        """Count verdicts of one code."""
+        counter = self._by_code.get(code)
+        if counter is None:
+            counter = self._by_code[code] = self._verdicts.labels(code.name)
+        counter.inc(count)

@@ -39,9 +39,23 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(description="id:base64,id:base64,… of at least 16 bytes each; the first makes new hashes"),
     ] = None
-    pool_size: Annotated[int, Field(ge=1, le=1000, description="database connections at most")] = 20
+    listen_dsn: Annotated[
+        SecretStr | None,
+        Field(description="the same database for LISTEN, straight, when the URL leads through a transaction pooler"),
+    ] = None
+    pool_size: Annotated[int, Field(ge=1, le=1000, description="database connections for everything but look-ups")] = 20
+    lookup_pool_size: Annotated[
+        int, Field(ge=2, le=100, description="database connections that only look secrets and changes up")
+    ] = 6
+    cache_keys: Annotated[int, Field(ge=1, le=100_000_000, description="secrets kept in memory, a worker")] = 100_000
+    cache_bytes: Annotated[
+        int, Field(ge=1_000_000, description="bytes that they may take, a worker; about 2 KiB a secret")
+    ] = 256 * 1024 * 1024
+    stale_if_error: Annotated[
+        float, Field(ge=0, le=86_400, description="seconds for which known keys are answered in an outage")
+    ] = 60.0
     statement_cache_size: Annotated[int, Field(ge=0, description="0 behind pgbouncer in transaction mode")] = 1024
-    database_timeout: Annotated[float, Field(gt=0, le=60, description="seconds for a connection or statement")] = 5.0
+    database_timeout: Annotated[float, Field(gt=0, le=60, description="seconds for a connection or a look-up")] = 5.0
     call_timeout: Annotated[float, Field(gt=0, le=300, description="seconds for a call without a deadline")] = 30.0
     stop_grace: Annotated[float, Field(ge=0, le=300, description="seconds for open calls at a stop")] = 10.0
     usage_accepted_days: Annotated[
@@ -67,7 +81,7 @@ class Settings(BaseSettings):
             read_peppers(value.get_secret_value())
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "listen_dsn")
     @classmethod
     def _a_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:

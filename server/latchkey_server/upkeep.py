@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.storage.database import Connection, Database
@@ -16,10 +17,12 @@ from latchkey_server.storage.migrate import schema_trouble
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
 from latchkey_server.storage.pruning import prune
-from latchkey_server.transport.health import Health
+from latchkey_server.storage.reach import Reach
+from latchkey_server.transport.health import SERVICES, STALE_SERVICES, Health
 
-_WATCH_SECONDS = 1.0
+_WATCH_SECONDS = 0.5
 _UPKEEP_SECONDS = 3600.0
+_RETRY_SECONDS = 10.0
 _KEPT = timedelta(days=1)
 
 log = structlog.get_logger("latchkey")
@@ -43,24 +46,27 @@ async def trouble_of(connection: Connection, peppers: Peppers, clock: Clock) -> 
 
 
 class Watch:
-    """Looks at the database each second and tells health what it sees."""
+    """Looks at schema and peppers again and again, and tells health what it and the change feed see."""
 
     def __init__(
         self,
         database: Database,
         peppers: Peppers,
-        usage_accepted: timedelta,
+        reach: Reach,
+        stale_if_error: timedelta,
         health: Health,
         readiness: Readiness,
         clock: Clock,
+        instant: Callable[[], Instant],
     ) -> None:
         self._database = database
         self._peppers = peppers
-        self._usage_accepted = usage_accepted
+        self._reach = reach
+        self._stale_if_error = stale_if_error.total_seconds()
         self._health = health
         self._readiness = readiness
         self._clock = clock
-        self._next_upkeep = 0.0
+        self._instant = instant
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -70,26 +76,24 @@ class Watch:
 
     async def look(self) -> None:
         """Look once; a server that was ready stays so in an outage, and its calls say UNAVAILABLE."""
-        try:
-            async with self._database.connection() as connection:
-                trouble = await self._trouble(connection)
-            reachable = True
-        except LatchkeyError:
-            trouble, reachable = "the database is not reachable", False
-        if reachable or not self._readiness.ready:
-            self._tell(trouble)
-        await self._health.set_all(serving=trouble is None)
+        if not self._reach.lost:
+            # Another server may have brought a new schema or pepper meanwhile.
+            with suppress(LatchkeyError):
+                async with self._database.connection() as connection:
+                    self._tell(await trouble_of(connection, self._peppers, self._clock))
+        elif not self._readiness.ready:
+            self._tell("the database is not reachable")
+        await self._health.set(self._serving())
 
-    async def _trouble(self, connection: Connection) -> str | None:
-        """Look at schema and peppers each time: another server may have brought new ones meanwhile."""
-        if trouble := await trouble_of(connection, self._peppers, self._clock):
-            return trouble
-        now = asyncio.get_running_loop().time()
-        if now >= self._next_upkeep:
-            await ensure_partitions(connection, self._clock(), self._usage_accepted)
-            await prune(connection, self._clock() - _KEPT)
-            self._next_upkeep = now + _UPKEEP_SECONDS
-        return None
+    def _serving(self) -> dict[str, bool]:
+        """Return what health says of each service: in an outage, verifications go on for a while."""
+        ready = self._readiness.ready
+        reached_at = self._reach.reached_at
+        outage = 0.0 if not self._reach.lost or reached_at is None else self._instant() - reached_at
+        verifying = ready and outage <= self._stale_if_error
+        return {
+            service: verifying if service in STALE_SERVICES else ready and not self._reach.lost for service in SERVICES
+        }
 
     def _tell(self, trouble: str | None) -> None:
         if trouble != self._readiness.trouble:
@@ -98,6 +102,34 @@ class Watch:
             else:
                 log.info("serving")
         self._readiness.trouble = trouble
+
+
+class Upkeep:
+    """Makes partitions ahead and removes what is kept for a day only."""
+
+    def __init__(self, database: Database, usage_accepted: timedelta, readiness: Readiness, clock: Clock) -> None:
+        self._database = database
+        self._usage_accepted = usage_accepted
+        self._readiness = readiness
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Do it each hour until cancelled; what an outage prevents is done soon after."""
+        while True:
+            done = await self.once()
+            await asyncio.sleep(_UPKEEP_SECONDS if done else _RETRY_SECONDS)
+
+    async def once(self) -> bool:
+        """Do it once and tell whether it is done."""
+        if not self._readiness.ready:
+            return False
+        try:
+            async with self._database.connection() as connection:
+                await ensure_partitions(connection, self._clock(), self._usage_accepted)
+                await prune(connection, self._clock() - _KEPT)
+        except LatchkeyError:
+            return False
+        return True
 
 
 async def background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

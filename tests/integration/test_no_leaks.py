@@ -280,12 +280,12 @@ async def test_an_unexpected_error_tells_nobody_its_text(
     async def fail(*_arguments: object) -> None:
         raise RuntimeError(f"the cause is {hidden}")
 
-    async def stream(*_arguments: object) -> AsyncIterator[verify_pb.VerifyStreamResponse]:
-        yield verify_pb.VerifyStreamResponse()
+    async def stream(*_arguments: object) -> AsyncIterator[bytes]:
+        yield verify_pb.VerifyStreamResponse().SerializeToString()
         raise RuntimeError(f"the cause is {hidden}")
 
     monkeypatch.setattr(Keys, "get", fail)
-    monkeypatch.setattr(VerifyServicer, "VerifyStream", stream)
+    monkeypatch.setattr(VerifyServicer, "verify_stream", stream)
     async with serving(dsn) as service:
         session = Session((await service.anonymous()).channel, presented={hidden})
         unary = await session.call(keys_pb.GetKeyRequest(key_id=random_id("key")), service.root_secret)

@@ -8,6 +8,7 @@ import pytest
 
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.errors import InvalidField
+from latchkey_server.domain.freshness import History
 from latchkey_server.domain.model import (
     Credits,
     CreditState,
@@ -29,6 +30,7 @@ from latchkey_server.domain.model import (
 )
 from latchkey_server.domain.usage import UsageEvent, UsageType
 from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.verifier import Asked
 from latchkey_server.domain.verify import Question, Record
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_000, tzinfo=UTC)
@@ -85,13 +87,25 @@ def make_record(key: Key | None = None, **changes: Any) -> Record:
         "credits": None,
         "spend": None,
         "revision": 7,
+        "read_at": 0.0,
+        "history": make_history(),
     }
     return Record(**{**facts, **changes})
 
 
+def make_history(**changes: Any) -> History:
+    """Return the history of the key's workspace, followed to the record's revision."""
+    return History(**{"workspace_id": WORKSPACE_ID, "revision": 7, "confirmed_at": 0.0, **changes})
+
+
+def make_asked(sha256: bytes, **changes: Any) -> Asked:
+    """Return a question about one secret that asks nothing beyond it."""
+    return Asked(sha256, make_question(**changes))
+
+
 def make_question(**changes: Any) -> Question:
     """Return a question that asks nothing beyond the secret."""
-    return Question(**{"sha256": bytes(32), **changes})
+    return Question(**changes)
 
 
 def make_caller(**changes: Any) -> Caller:

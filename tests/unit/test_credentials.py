@@ -8,11 +8,11 @@ from latchkey_server.domain import credentials
 from latchkey_server.domain.access import caller_of
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import CredentialInvalid, CredentialMissing
-from tests.unit.builders import NOW, REVOCATION, TICK, make_management_key
+from tests.unit.builders import NOW, REVOCATION, TICK, make_history, make_management_key
 
 
 def credential(*, ended: bool = False, end_time: Any = None, root: bool = False, **changes: Any) -> Credential:
-    return Credential(make_management_key(**changes), root, end_time, ended)
+    return Credential(make_management_key(**changes), root, end_time, ended, 7, 0.0, make_history())
 
 
 @pytest.mark.parametrize("header", ["Bearer lkm_x", "bearer lkm_x", "BEARER lkm_x", "Bearer   lkm_x  "])

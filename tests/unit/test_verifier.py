@@ -2,46 +2,64 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
 
 from latchkey_server.domain.credentials import Credential
-from latchkey_server.domain.errors import InvalidField, RevisionNotReached, UnknownRateLimit
+from latchkey_server.domain.errors import DatabaseUnavailable, InvalidField, RevisionNotReached, UnknownRateLimit
+from latchkey_server.domain.freshness import HARD_BOUND, Freshness
 from latchkey_server.domain.model import KeyFields, Revision
-from latchkey_server.domain.verifier import Item, Verifier
-from latchkey_server.domain.verify import Code, RateLimitCost, Record, Verdict
+from latchkey_server.domain.verifier import Item, Verifier, require_count
+from latchkey_server.domain.verify import Code, Degradation, RateLimitCost, Record, Verdict
 from tests.unit.builders import (
     KEY_ID,
     NOW,
     OTHER_WORKSPACE_ID,
     WORKSPACE_ID,
     fields_of,
+    make_asked,
     make_caller,
+    make_history,
     make_key,
-    make_question,
     make_record,
 )
 
-KNOWN, DISABLED, UNKNOWN = b"k" * 32, b"d" * 32, b"u" * 32
+KNOWN, DISABLED, UNKNOWN, LOST = b"k" * 32, b"d" * 32, b"u" * 32, b"l" * 32
+AT = 1_000.0
 
 
 @dataclass
 class FakeSource:
-    """Records in memory, and what was asked for."""
+    """Records that are at hand, those that have to be asked for, and what was."""
 
-    kept: dict[bytes, Record] = field(
-        default_factory=lambda: {
-            KNOWN: make_record(),
-            DISABLED: make_record(make_key(KeyFields(enabled=False))),
-        }
+    at_hand: dict[bytes, Record] = field(default_factory=lambda: {KNOWN: make_record()})
+    elsewhere: dict[bytes, Record] = field(
+        default_factory=lambda: {DISABLED: make_record(make_key(KeyFields(enabled=False)))}
     )
+    lost: set[bytes] = field(default_factory=set)
     asked: list[list[bytes]] = field(default_factory=list)
+    demanded: list[Freshness] = field(default_factory=list)
 
-    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
+    def fresh(self, sha256: bytes) -> Record | None:
+        return self.at_hand.get(sha256)
+
+    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         self.asked.append(list(sha256s))
-        return {sha256: self.kept[sha256] for sha256 in sha256s if sha256 in self.kept}
+        found: dict[bytes, Record | DatabaseUnavailable] = {**self.at_hand, **self.elsewhere}
+        found |= {sha256: DatabaseUnavailable() for sha256 in self.lost}
+        return {sha256: found[sha256] for sha256 in sha256s if sha256 in found}
+
+    async def record(self, sha256: bytes, freshness: Freshness) -> Record | None:
+        self.demanded.append(freshness)
+        wanted = freshness.min_revision
+        if wanted is not None and wanted.number > 7:
+            raise RevisionNotReached("Not yet.")
+        return self.at_hand.get(sha256)
+
+    def fresh_credential(self, sha256: bytes) -> Credential | None:
+        return None
 
     async def credential(self, sha256: bytes) -> Credential | None:
         return None
@@ -69,35 +87,39 @@ def last_used() -> FakeLastUsed:
 
 @pytest.fixture
 def verifier(source: FakeSource, last_used: FakeLastUsed) -> Verifier:
-    return Verifier(source, last_used, lambda: NOW)
+    return Verifier(source, last_used, lambda: NOW, lambda: AT)
 
 
 async def test_a_known_secret_gets_its_verdict_and_an_unknown_one_is_not_found(verifier: Verifier) -> None:
-    known = await verifier.verify(make_caller(), make_question(sha256=KNOWN))
-    unknown = await verifier.verify(make_caller(), make_question(sha256=UNKNOWN))
+    known = await verifier.verify(make_caller(), make_asked(KNOWN))
+    unknown = await verifier.verify(make_caller(), make_asked(UNKNOWN))
 
     assert known.code is Code.VALID
     assert unknown == Verdict(Code.NOT_FOUND, None, NOW)
 
 
-async def test_only_a_valid_verdict_is_remembered_as_use(verifier: Verifier, last_used: FakeLastUsed) -> None:
-    for sha256 in (DISABLED, UNKNOWN):
-        await verifier.verify(make_caller(), make_question(sha256=sha256))
-    await verifier.verify(make_caller(), make_question(sha256=KNOWN, dry_run=True))
+async def test_only_a_valid_verdict_is_remembered_as_use_and_a_dry_run_is_none(
+    verifier: Verifier, last_used: FakeLastUsed
+) -> None:
+    items: list[Item] = [make_asked(DISABLED), make_asked(UNKNOWN), make_asked(KNOWN, dry_run=True)]
+    verifier.used(items, await verifier.verify_all(make_caller(), items))
     assert last_used.touched == []
 
-    await verifier.verify(make_caller(), make_question(sha256=KNOWN))
+    items = [make_asked(KNOWN)] * 3
+    verifier.used(items, await verifier.verify_all(make_caller(), items))
     assert last_used.touched == [(WORKSPACE_ID, KEY_ID, NOW)]
 
 
-async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: Verifier) -> None:
+async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: Verifier, source: FakeSource) -> None:
+    source.lost.add(LOST)
     broken = InvalidField.one("key", "is required")
     items: list[Item] = [
-        make_question(sha256=DISABLED),
+        make_asked(DISABLED),
         broken,
-        make_question(sha256=KNOWN, ratelimits=(RateLimitCost("unknown"),)),
-        make_question(sha256=UNKNOWN),
-        make_question(sha256=KNOWN),
+        make_asked(KNOWN, ratelimits=(RateLimitCost("unknown"),)),
+        make_asked(UNKNOWN),
+        make_asked(LOST),
+        make_asked(KNOWN),
     ]
 
     answers = await verifier.verify_all(make_caller(), items)
@@ -107,47 +129,71 @@ async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: 
         InvalidField,
         UnknownRateLimit,
         Code.NOT_FOUND,
+        DatabaseUnavailable,
         Code.VALID,
     ]
 
 
-async def test_a_batch_reads_each_secret_once(verifier: Verifier, source: FakeSource) -> None:
-    await verifier.verify_all(make_caller(), [make_question(sha256=sha256) for sha256 in (KNOWN, UNKNOWN, KNOWN)])
+async def test_a_batch_asks_once_for_each_secret_that_is_not_at_hand(verifier: Verifier, source: FakeSource) -> None:
+    await verifier.verify_all(make_caller(), [make_asked(sha256) for sha256 in (KNOWN, UNKNOWN, DISABLED, UNKNOWN)])
 
-    assert [sorted(asked) for asked in source.asked] == [[KNOWN, UNKNOWN]]
+    assert [sorted(asked) for asked in source.asked] == [sorted([UNKNOWN, DISABLED])]
 
 
-async def test_a_batch_without_a_single_question_reads_nothing(verifier: Verifier, source: FakeSource) -> None:
+async def test_a_batch_without_a_single_question_asks_for_nothing(verifier: Verifier, source: FakeSource) -> None:
     broken = InvalidField.one("key", "is required")
 
     assert await verifier.verify_all(make_caller(), [broken]) == [broken]
     assert source.asked == []
 
 
-@pytest.mark.parametrize("count", [0, 1_001])
-async def test_a_batch_has_1_to_1000_items(verifier: Verifier, count: int) -> None:
-    with pytest.raises(InvalidField) as caught:
-        await verifier.verify_all(make_caller(), [make_question(sha256=KNOWN)] * count)
-
-    assert fields_of(caught) == ["items"]
-    assert len(await verifier.verify_all(make_caller(), [make_question(sha256=KNOWN)] * 1_000)) == 1_000
+@pytest.mark.parametrize(("count", "right"), [(0, False), (1, True), (1_000, True), (1_001, False)])
+def test_a_batch_has_1_to_1000_items(count: int, right: bool) -> None:
+    if right:
+        require_count(count)
+    else:
+        with pytest.raises(InvalidField) as caught:
+            require_count(count)
+        assert fields_of(caught) == ["items"]
 
 
 @pytest.mark.parametrize(("number", "reached"), [(6, True), (7, True), (8, False)])
 async def test_no_answer_comes_from_before_the_revision_asked_for(
-    verifier: Verifier, last_used: FakeLastUsed, number: int, reached: bool
+    verifier: Verifier, number: int, reached: bool
 ) -> None:
-    asked = make_question(sha256=KNOWN, min_revision=Revision(WORKSPACE_ID, number))
+    asked = make_asked(KNOWN, min_revision=Revision(WORKSPACE_ID, number))
 
     if reached:
         assert (await verifier.verify(make_caller(), asked)).code is Code.VALID
     else:
         with pytest.raises(RevisionNotReached):
             await verifier.verify(make_caller(), asked)
-    assert bool(last_used.touched) is reached
 
 
-async def test_a_revision_of_another_workspace_binds_nothing(verifier: Verifier) -> None:
-    asked = make_question(sha256=KNOWN, min_revision=Revision(OTHER_WORKSPACE_ID, 1_000))
+async def test_a_revision_of_a_workspace_that_the_caller_cannot_see_binds_nothing(
+    verifier: Verifier, source: FakeSource
+) -> None:
+    asked = make_asked(KNOWN, min_revision=Revision(OTHER_WORKSPACE_ID, 1_000))
 
     assert (await verifier.verify(make_caller(), asked)).code is Code.VALID
+    assert source.demanded == [Freshness()]
+
+
+@pytest.mark.parametrize(("seconds", "bound"), [(0, 0.0), (1.5, 1.5), (30, HARD_BOUND)])
+async def test_max_staleness_narrows_the_bound_and_never_widens_it(
+    verifier: Verifier, source: FakeSource, seconds: float, bound: float
+) -> None:
+    await verifier.verify(make_caller(), make_asked(KNOWN, max_staleness=timedelta(seconds=seconds)))
+
+    assert source.demanded == [Freshness(bound)]
+
+
+@pytest.mark.parametrize(("confirmed_at", "stale"), [(AT - HARD_BOUND, False), (AT - HARD_BOUND - 0.001, True)])
+async def test_an_answer_from_what_was_not_confirmed_within_the_hard_bound_says_so(
+    verifier: Verifier, source: FakeSource, confirmed_at: float, stale: bool
+) -> None:
+    source.elsewhere[DISABLED] = make_record(history=make_history(confirmed_at=confirmed_at))
+
+    verdict = await verifier.verify(make_caller(), make_asked(DISABLED))
+
+    assert verdict.degraded == ((Degradation.STALE_RECORD,) if stale else ())

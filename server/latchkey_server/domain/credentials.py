@@ -1,24 +1,32 @@
 """Callers' credentials: which management secrets are accepted, and whom they stand for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from latchkey.rules import unexpired
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller, caller_of
+from latchkey_server.domain.freshness import Confirmed, History, Instant
 from latchkey_server.domain.model import ManagementKey
 
 _SCHEME = "bearer "
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """All that accepting a management secret may depend on, read in one snapshot."""
+@dataclass(slots=True)
+class Credential(Confirmed):
+    """All that accepting a management secret may depend on; it and the workspace's ``revision`` are one snapshot."""
 
     management_key: ManagementKey
     root: bool
     secret_end_time: datetime | None
     secret_ended: bool
+    revision: int
+    read_at: Instant = field(compare=False)
+    history: History = field(compare=False)
+    caller: Caller = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.caller = caller_of(self.management_key, self.root)
 
 
 def bearer_secret(authorization: str | None) -> str:
@@ -39,4 +47,4 @@ def accept(credential: Credential | None, now: datetime) -> Caller:
     lasting = unexpired(credential.secret_end_time, now) and unexpired(key.expire_time, now)
     if key.revocation is not None or not lasting:
         raise errors.CredentialInvalid
-    return caller_of(key, credential.root)
+    return credential.caller

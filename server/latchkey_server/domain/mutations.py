@@ -4,17 +4,19 @@ Each command says what to do as ``work(tx, now, revision)`` and returns Done. Th
 so that revisions are contiguous and in commit order (a sequence would show a gap while a slower transaction is open).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.ids import WORKSPACE, format_id, new_id
 from latchkey_server.domain.model import AuditEvent, Change, Json, Revision
-from latchkey_server.domain.ports import AnsweredRequest, Clock, RequestKey, Store, Transaction
+from latchkey_server.domain.ports import AnsweredRequest, ChangeListener, Clock, RequestKey, Store, Transaction
 
 T = TypeVar("T")
 
@@ -72,9 +74,11 @@ class RequestRaced(Exception):
 class Mutations:
     """Runs commands by the rules above."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, listener: ChangeListener) -> None:
         self._store = store
         self._clock = clock
+        self._listener = listener
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def run(
         self,
@@ -90,15 +94,23 @@ class Mutations:
         Raises WorkspaceDisabled unless ``while_disabled``, RequestIdReused, and whatever the work raises.
         """
         target = workspace_id or origin.caller.workspace_id
+        changes: tuple[Change, ...] = ()
 
         async def transaction(tx: Transaction) -> Applied[T]:
-            return await self._apply(tx, origin, work, view, target, while_disabled)
+            nonlocal changes
+            changes, applied = await self._apply(tx, origin, work, view, target, while_disabled)
+            return applied
 
-        while True:
-            try:
-                return await self._store.write(transaction)
-            except RequestRaced:
-                continue
+        # A workspace's mutations wait for each other anyway: here they do it without holding a connection each.
+        async with self._turns.setdefault(target, asyncio.Lock()):
+            while True:
+                try:
+                    applied = await self._store.write(transaction)
+                    break
+                except RequestRaced:
+                    continue
+        self._listener.committed(applied.revision, changes)
+        return applied
 
     async def _apply(
         self,
@@ -108,11 +120,11 @@ class Mutations:
         view: View[T],
         workspace_id: UUID,
         while_disabled: bool,
-    ) -> Applied[T]:
+    ) -> tuple[tuple[Change, ...], Applied[T]]:
         current = await tx.workspaces.lock_revision(workspace_id)
         now = self._clock()
         if answered := await _answered(tx, origin, now):
-            return await _replay(tx, answered, view, workspace_id, now)
+            return (), await _replay(tx, answered, view, workspace_id, now)
         if not while_disabled:
             await _require_enabled(tx, workspace_id)
         done = await work(tx, now, current + 1)
@@ -121,7 +133,7 @@ class Mutations:
         await tx.audit.append(audit_events(origin, done.audit, workspace_id, now))
         if origin.request_id:
             await _remember(tx, origin, done, revision, now)
-        return Applied(await view(tx, now, done.outcome), revision, replayed=False)
+        return done.changes, Applied(await view(tx, now, done.outcome), revision, replayed=False)
 
 
 def audit_events(origin: Origin, entries: tuple[Entry, ...], workspace_id: UUID, now: datetime) -> list[AuditEvent]:

@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.domain.freshness import Freshness
 from latchkey_server.domain.model import (
     Api,
     AuditEvent,
@@ -18,6 +20,7 @@ from latchkey_server.domain.model import (
     Key,
     KeyStatus,
     ManagementKey,
+    Revision,
     Secret,
     Workspace,
 )
@@ -234,17 +237,41 @@ class Usage(Protocol):
 
 
 class RecordSource(Protocol):
-    """Where verifications get what is known of secrets, and callers their credentials."""
+    """Where verifications get what is known of secrets, and callers their credentials, never staler than promised."""
 
-    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
+    def fresh(self, sha256: bytes) -> Record | None:
+        """Return what is known of a secret if it is at hand and within the hard bound; never waits."""
+        ...
+
+    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         """Return what is known of the keys of these secrets, by SHA-256; unknown ones are absent.
 
-        Raises DatabaseUnavailable: an outage never looks like an unknown secret.
+        In an outage a known one may be older than the hard bound, and an unknown one is DatabaseUnavailable: an outage
+        never looks like an unknown secret.
         """
         ...
 
+    async def record(self, sha256: bytes, freshness: Freshness) -> Record | None:
+        """Return what is known of a secret's key, as fresh as demanded, outage or not.
+
+        Raises DatabaseUnavailable and RevisionNotReached.
+        """
+        ...
+
+    def fresh_credential(self, sha256: bytes) -> Credential | None:
+        """Return what is known of a management secret if it is at hand and within the hard bound; never waits."""
+        ...
+
     async def credential(self, sha256: bytes) -> Credential | None:
-        """Return what is known of a management secret."""
+        """Return what is known of a management secret; raises DatabaseUnavailable."""
+        ...
+
+
+class ChangeListener(Protocol):
+    """Learns what this process has committed, before anybody is answered."""
+
+    def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
+        """Take account of changes, the last of which made ``revision``."""
         ...
 
 

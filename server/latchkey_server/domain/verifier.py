@@ -1,20 +1,34 @@
-"""VerifyService's commands: load what is known of the secrets, decide on each, remember that they were used."""
+"""VerifyService's commands: find what is known of the secrets, decide on each, remember that they were used."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.freshness import HARD_BOUND, Freshness, Instant, age
 from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
 from latchkey_server.domain.verify import Code, Question, Record, Verdict, decide
 
 ITEMS_MAX = 1_000
 
-Item = Question | LatchkeyError
-"""A question, or what was wrong with it before it became one."""
+
+class Asked(NamedTuple):
+    """A question about one secret."""
+
+    sha256: bytes
+    question: Question
+
+
+Item = Asked | LatchkeyError
+"""What is asked, or what was wrong with it before it became a question."""
 
 Answer = Verdict | LatchkeyError
+
+_Known = Record | LatchkeyError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,49 +38,97 @@ class Verifier:
     source: RecordSource
     last_used: LastUsed
     clock: Clock
+    instant: Callable[[], Instant]
 
-    async def verify(self, caller: Caller, question: Question) -> Verdict:
+    async def verify(self, caller: Caller, asked: Asked) -> Verdict:
         """Return the verdict on one secret.
 
         Raises UnknownRateLimit, RevisionNotReached and DatabaseUnavailable.
         """
-        records = await self.source.records([question.sha256])
-        return self._answer(caller, question, records.get(question.sha256))
+        [answer] = await self.verify_all(caller, [asked])
+        if isinstance(answer, LatchkeyError):
+            raise answer
+        return answer
 
     async def verify_all(self, caller: Caller, items: Sequence[Item]) -> list[Answer]:
-        """Return an answer for each item, in order; an item fails alone.
+        """Return an answer for each item, in order; an item fails alone. Nothing is consumed before ``used``."""
+        now = self.clock()
+        answers = [self.at_once(caller, item, now) for item in items]
+        if None not in answers:
+            return [answer for answer in answers if answer is not None]
+        waiting = [at for at, answer in enumerate(answers) if answer is None]
+        asked = [item for at in waiting if isinstance(item := items[at], Asked)]
+        known = await self._look_up(caller, asked)
+        later = dict(zip(waiting, self._decide_all(caller, asked, known), strict=True))
+        return [later[at] if answer is None else answer for at, answer in enumerate(answers)]
 
-        Raises InvalidField for their number, and DatabaseUnavailable.
-        """
-        if not 1 <= len(items) <= ITEMS_MAX:
-            raise errors.InvalidField.one("items", f"must have 1 to {ITEMS_MAX} entries")
-        wanted = list({item.sha256 for item in items if isinstance(item, Question)})
-        records = await self.source.records(wanted) if wanted else {}
-        return [self._answer_item(caller, item, records) for item in items]
-
-    def _answer_item(self, caller: Caller, item: Item, records: Mapping[bytes, Record]) -> Answer:
-        if isinstance(item, LatchkeyError):
+    def at_once(self, caller: Caller, item: Item, now: datetime) -> Answer | None:
+        """Return the answer if all that it takes is at hand, else None; never waits."""
+        if not isinstance(item, Asked):
             return item
+        if item.question.freshness is not None:
+            return None
+        record = self.source.fresh(item.sha256)
+        return _decided(record, item.question, caller, now, stale=False) if record is not None else None
+
+    def used(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+        """Remember the use of the keys that were VALID, dry runs excepted."""
+        for item, answer in zip(items, answers, strict=True):
+            if isinstance(answer, Verdict) and isinstance(item, Asked):
+                self.touch(item.question, answer)
+
+    def touch(self, question: Question, verdict: Verdict) -> None:
+        """Remember the use of a key that was VALID, to the minute; the same minute costs nothing twice."""
+        record = verdict.record
+        if record is None or verdict.code is not Code.VALID or question.dry_run:
+            return
+        minute = int(verdict.decided_time.timestamp()) // 60
+        if record.used_minute != minute:
+            record.used_minute = minute
+            self.last_used.touch(record.key.workspace_id, record.key.key_id, verdict.decided_time)
+
+    async def _look_up(self, caller: Caller, asked: Sequence[Asked]) -> list[_Known]:
+        usual = list({item.sha256 for item in asked if item.question.freshness is None})
+        found = await self.source.records(usual) if usual else {}
+        demanding = [item for item in asked if item.question.freshness is not None]
+        demanded = iter(await asyncio.gather(*(self._demanded(caller, item) for item in demanding)))
+        return [found.get(item.sha256) if item.question.freshness is None else next(demanded) for item in asked]
+
+    async def _demanded(self, caller: Caller, asked: Asked) -> _Known:
+        freshness = _binding(caller, asked.question.freshness)
         try:
-            return self._answer(caller, item, records.get(item.sha256))
+            return await self.source.record(asked.sha256, freshness)
         except LatchkeyError as error:
             return error
 
-    def _answer(self, caller: Caller, question: Question, record: Record | None) -> Verdict:
-        verdict = decide(record, question, caller, self.clock())
-        if verdict.record is not None:
-            _require_revision(question, verdict.record)
-            if verdict.code is Code.VALID and not question.dry_run:
-                key = verdict.record.key
-                self.last_used.touch(key.workspace_id, key.key_id, verdict.decided_time)
-        return verdict
+    def _decide_all(self, caller: Caller, asked: Sequence[Asked], known: Sequence[_Known]) -> list[Answer]:
+        now, at = self.clock(), self.instant()
+        return [
+            found
+            if isinstance(found, LatchkeyError)
+            else _decided(found, item.question, caller, now, stale=found is not None and age(found, at) > HARD_BOUND)
+            for item, found in zip(asked, known, strict=True)
+        ]
 
 
-def _require_revision(question: Question, record: Record) -> None:
-    wanted = question.min_revision
-    if wanted is None or wanted.workspace_id != record.key.workspace_id:
-        return
-    if record.revision < wanted.number:
-        raise errors.RevisionNotReached(
-            "This server has not seen the revision asked for; retry.", revision=str(record.revision)
-        )
+def require_count(items: int) -> None:
+    """Raise InvalidField unless there are as many items as one request may have."""
+    if not 1 <= items <= ITEMS_MAX:
+        raise errors.InvalidField.one("items", f"must have 1 to {ITEMS_MAX} entries")
+
+
+def _decided(record: Record | None, question: Question, caller: Caller, now: datetime, *, stale: bool) -> Answer:
+    try:
+        return decide(record, question, caller, now, stale=stale)
+    except LatchkeyError as error:
+        return error
+
+
+def _binding(caller: Caller, freshness: Freshness | None) -> Freshness:
+    """Return what is demanded; a revision of a workspace that the caller can't see keys of says nothing to it."""
+    if freshness is None:
+        return Freshness()
+    wanted = freshness.min_revision
+    if wanted is None or caller.all_workspaces or wanted.workspace_id == caller.workspace_id:
+        return freshness
+    return Freshness(freshness.max_age)

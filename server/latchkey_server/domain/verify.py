@@ -6,7 +6,7 @@ a Verdict. It reads no clock, no database and no cache.
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -14,6 +14,7 @@ from uuid import UUID
 from latchkey.rules import begun, ip_allowed, missing_scopes, model_allowed, unexpired
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
+from latchkey_server.domain.freshness import HARD_BOUND, Confirmed, Freshness, History, Instant, seen_revision
 from latchkey_server.domain.model import CreditState, Identity, Key, RateLimit, Revision, SpendState
 
 NO_TIME = timedelta(0)
@@ -65,9 +66,8 @@ class RateLimitCost:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a caller asks about one secret, validated and normalised. What is None or empty is not checked."""
+    """What a caller asks about a secret, validated and normalised. What is None or empty is not checked."""
 
-    sha256: bytes
     api_id: UUID | None = None
     required_scopes: tuple[tuple[str, ...], ...] = ()
     environments: tuple[str, ...] = ()
@@ -83,11 +83,23 @@ class Question:
     omit_metadata: bool = False
     min_revision: Revision | None = None
     max_staleness: timedelta | None = None
+    asked_checks: int = field(init=False, compare=False, repr=False)
+    """The bits of the CHECKS that this question may fail."""
+    freshness: Freshness | None = field(init=False, compare=False, repr=False)
+    """What is demanded beyond the hard bound, or None."""
+
+    def __post_init__(self) -> None:
+        asked = sum(1 << at for at, check in enumerate(CHECKS) if check.asked(self))
+        object.__setattr__(self, "asked_checks", asked)
+        object.__setattr__(self, "freshness", _freshness(self))
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """All that a verdict on one secret may depend on, read in one snapshot; ``revision`` is the workspace's then."""
+@dataclass(slots=True)
+class Record(Confirmed):
+    """All that a verdict on one secret may depend on; key and workspace's ``revision`` were read in one snapshot.
+
+    What can be known without the question is worked out once, when the record is made.
+    """
 
     key: Key
     secret_id: UUID
@@ -99,20 +111,30 @@ class Record:
     credits: CreditState | None
     spend: SpendState | None
     revision: int
+    read_at: Instant = field(compare=False)
+    history: History = field(compare=False)
+    ratelimits: tuple[RateLimit, ...] = field(init=False, compare=False)
+    """The limits that apply: the key's own, then those of its identity that it does not override."""
+    open_checks: int = field(init=False, compare=False, repr=False)
+    """The bits of the CHECKS that this record may fail."""
+    used_minute: int = field(default=0, compare=False, repr=False)
+    """The minute since 1970 in which its last use was noted."""
+    wire: tuple[bytes, bytes] | None = field(default=None, compare=False, repr=False)
+    """Where transport keeps what every answer about this record has in common."""
+
+    def __post_init__(self) -> None:
+        self.ratelimits = _ratelimits(self.key, self.identity)
+        self.open_checks = sum(1 << at for at, check in enumerate(CHECKS) if check.open_for(self))
 
     @property
-    def ratelimits(self) -> tuple[RateLimit, ...]:
-        """The limits that apply: the key's own, then those of its identity that it does not override."""
-        own = self.key.fields.ratelimits
-        if self.identity is None:
-            return own
-        names = {limit.name for limit in own}
-        return own + tuple(limit for limit in self.identity.ratelimits if limit.name not in names)
+    def metered(self) -> bool:
+        """Tell whether a budget is spent on it: then no cache may answer for it."""
+        return self.credits is not None or self.spend is not None
 
     @property
     def limited(self) -> bool:
-        """Tell whether a verification consumes anything: then no cache may answer for it."""
-        return bool(self.credits or self.spend or self.ratelimits)
+        """Tell whether a verification consumes anything."""
+        return bool(self.ratelimits) or self.credits is not None or self.spend is not None
 
 
 class CheckResult(NamedTuple):
@@ -123,9 +145,8 @@ class CheckResult(NamedTuple):
     input: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer; ``record`` is None exactly when the code is NOT_FOUND."""
+class Verdict(NamedTuple):
+    """The answer; ``record`` is None exactly when the code is NOT_FOUND. ``revision`` is what it has seen."""
 
     code: Code
     record: Record | None
@@ -133,24 +154,27 @@ class Verdict:
     cacheable_for: timedelta = NO_TIME
     degraded: tuple[Degradation, ...] = ()
     checks: tuple[CheckResult, ...] = ()
+    revision: int = 0
 
 
-def decide(record: Record | None, question: Question, caller: Caller, now: datetime) -> Verdict:
+def decide(record: Record | None, question: Question, caller: Caller, now: datetime, *, stale: bool = False) -> Verdict:
     """Return the verdict: the first check that fails gives the code, else VALID.
 
-    Raises UnknownRateLimit when the question names a limit that neither the key nor its identity has.
+    ``stale`` says that the record is answered from during an outage. Raises UnknownRateLimit when the question names a
+    limit that neither the key nor its identity has.
     """
     if record is None or not visible(record, question, caller, now):
         return Verdict(Code.NOT_FOUND, None, now)
-    _require_known_ratelimits(record, question)
-    code = next((check.code for check in CHECKS if check.fails(record, question, now)), Code.VALID)
+    if question.ratelimits:
+        _require_known_ratelimits(record, question)
     return Verdict(
-        code=code,
-        record=record,
-        decided_time=now,
-        cacheable_for=cacheable_for(record, now),
-        degraded=(Degradation.LIMIT_NOT_ENFORCED,) if record.limited else (),
-        checks=_explain(record, question, now) if question.explain else (),
+        first_failing(record, question, now),
+        record,
+        now,
+        cacheable_for(record, now),
+        _DEGRADED[record.limited, stale],
+        _explain(record, question, now) if question.explain else (),
+        seen_revision(record),
     )
 
 
@@ -163,64 +187,101 @@ def visible(record: Record, question: Question, caller: Caller, now: datetime) -
         and unexpired(record.secret_end_time, now)
         and (caller.all_workspaces or key.workspace_id == caller.workspace_id)
         and caller.covers_api(key.api_id)
-        and question.api_id in (None, key.api_id)
+        and (question.api_id is None or question.api_id == key.api_id)
     )
 
 
-Ask = Callable[[Record, Question, datetime], bool]
+def first_failing(record: Record, question: Question, now: datetime) -> Code:
+    """Return the code of the first check that refuses the key, or VALID."""
+    open_checks = record.open_checks & question.asked_checks
+    if open_checks:
+        for at, check in enumerate(CHECKS):
+            if open_checks >> at & 1 and not check.holds(record, question, now):
+                return check.code
+    return Code.VALID
+
+
+_DEGRADED = {
+    (False, False): (),
+    (True, False): (Degradation.LIMIT_NOT_ENFORCED,),
+    (False, True): (Degradation.STALE_RECORD,),
+    (True, True): (Degradation.LIMIT_NOT_ENFORCED, Degradation.STALE_RECORD),
+}
 
 
 class Check(NamedTuple):
-    """One check: when it applies, what it demands, and what it looked at in words for people."""
+    """One check: which keys have its rule, which questions ask it, what it demands, and what it shows to people.
+
+    ``settled`` says that the record alone decides it, so that a record which passes never has to be asked again.
+    """
 
     code: Code
-    applies: Ask
-    holds: Ask
+    rule: Callable[[Record], bool]
+    asked: Callable[[Question], bool]
+    holds: Callable[[Record, Question, datetime], bool]
     show: Callable[[Record, Question, datetime], str]
+    settled: Callable[[Record], bool] = lambda _record: False
 
-    def fails(self, record: Record, question: Question, now: datetime) -> bool:
-        """Tell whether this check refuses the key."""
-        return self.applies(record, question, now) and not self.holds(record, question, now)
+    def open_for(self, record: Record) -> bool:
+        """Tell whether this check may refuse the key."""
+        return self.rule(record) and not self.settled(record)
+
+    def applies(self, record: Record, question: Question) -> bool:
+        """Tell whether the key has such a rule and the caller sent what it is checked against."""
+        return self.rule(record) and self.asked(question)
 
 
-def _always(_record: Record, _question: Question, _now: datetime) -> bool:
+def _any_key(_record: Record) -> bool:
+    return True
+
+
+def _any_question(_question: Question) -> bool:
     return True
 
 
 CHECKS = (
     Check(
         Code.WORKSPACE_DISABLED,
-        applies=_always,
+        rule=_any_key,
+        asked=_any_question,
         holds=lambda record, _question, _now: record.workspace_enabled,
+        settled=lambda record: record.workspace_enabled,
         show=lambda record, _question, _now: f"workspace enabled: {_yes(record.workspace_enabled)}",
     ),
     Check(
         Code.REVOKED,
-        applies=_always,
+        rule=_any_key,
+        asked=_any_question,
         holds=lambda record, _question, _now: record.key.revocation is None,
+        settled=lambda record: record.key.revocation is None,
         show=lambda record, _question, _now: f"revoked: {_yes(record.key.revocation is not None)}",
     ),
     Check(
         Code.DISABLED,
-        applies=_always,
+        rule=_any_key,
+        asked=_any_question,
         holds=lambda record, _question, _now: record.key.fields.enabled,
+        settled=lambda record: record.key.fields.enabled,
         show=lambda record, _question, _now: f"enabled: {_yes(record.key.fields.enabled)}",
     ),
     Check(
         Code.NOT_YET_VALID,
-        applies=lambda record, _question, _now: record.key.fields.not_before_time is not None,
+        rule=lambda record: record.key.fields.not_before_time is not None,
+        asked=_any_question,
         holds=lambda record, _question, now: begun(record.key.fields.not_before_time, now),
         show=lambda record, _question, now: f"valid from {_time(record.key.fields.not_before_time)}, now {_time(now)}",
     ),
     Check(
         Code.EXPIRED,
-        applies=lambda record, _question, _now: record.key.fields.expire_time is not None,
+        rule=lambda record: record.key.fields.expire_time is not None,
+        asked=_any_question,
         holds=lambda record, _question, now: unexpired(record.key.fields.expire_time, now),
         show=lambda record, _question, now: f"valid until {_time(record.key.fields.expire_time)}, now {_time(now)}",
     ),
     Check(
         Code.ENVIRONMENT_MISMATCH,
-        applies=lambda _record, question, _now: bool(question.environments),
+        rule=_any_key,
+        asked=lambda question: bool(question.environments),
         holds=lambda record, question, _now: record.key.fields.environment in question.environments,
         show=lambda record, question, _now: (
             f"environment {record.key.fields.environment!r}, asserted {_listed(question.environments)}"
@@ -228,7 +289,8 @@ CHECKS = (
     ),
     Check(
         Code.IP_NOT_ALLOWED,
-        applies=lambda record, _question, _now: bool(record.key.fields.allow_ips),
+        rule=lambda record: bool(record.key.fields.allow_ips),
+        asked=_any_question,
         holds=lambda record, question, _now: ip_allowed(record.key.fields.allow_ips, question.client_ip),
         show=lambda record, question, _now: (
             f"client_ip {question.client_ip!r}, allowed {_listed(record.key.fields.allow_ips)}"
@@ -236,13 +298,15 @@ CHECKS = (
     ),
     Check(
         Code.MODEL_NOT_ALLOWED,
-        applies=lambda record, question, _now: _limits_models(record) and question.model is not None,
+        rule=lambda record: record.key.fields.model_limits is not None and record.key.fields.model_limits.enabled,
+        asked=lambda question: question.model is not None,
         holds=lambda record, question, _now: _allows_model(record, question.model),
         show=lambda record, question, _now: f"model {question.model!r}, allowed {_models(record)}",
     ),
     Check(
         Code.INSUFFICIENT_SCOPE,
-        applies=lambda _record, question, _now: bool(question.required_scopes),
+        rule=_any_key,
+        asked=lambda question: bool(question.required_scopes),
         holds=lambda record, question, _now: not missing_scopes(record.key.fields.scopes, question.required_scopes),
         show=lambda record, question, _now: (
             f"required {_required(question)}, granted {_listed(record.key.fields.scopes)}"
@@ -285,9 +349,21 @@ def cacheable_for(record: Record, now: datetime) -> timedelta:
     if record.limited:
         return NO_TIME
     fields = record.key.fields
-    instants = (fields.expire_time, fields.not_before_time, record.secret_end_time)
-    ahead = [instant - now for instant in instants if instant is not None and instant > now]
+    times = (fields.expire_time, fields.not_before_time, record.secret_end_time)
+    if times == _NO_TIMES:
+        return record.max_cacheable_for
+    ahead = [moment - now for moment in times if moment is not None and moment > now]
     return min([record.max_cacheable_for, *ahead])
+
+
+_NO_TIMES = (None, None, None)
+
+
+def _freshness(question: Question) -> Freshness | None:
+    if question.min_revision is None and question.max_staleness is None:
+        return None
+    narrowed = HARD_BOUND if question.max_staleness is None else question.max_staleness.total_seconds()
+    return Freshness(min(narrowed, HARD_BOUND), question.min_revision)
 
 
 def _require_known_ratelimits(record: Record, question: Question) -> None:
@@ -313,7 +389,7 @@ def _explain(record: Record, question: Question, now: datetime) -> tuple[CheckRe
 
 
 def _check_verdict(check: Check, record: Record, question: Question, now: datetime) -> CheckVerdict:
-    if not check.applies(record, question, now):
+    if not check.applies(record, question):
         return CheckVerdict.NOT_ASKED
     return CheckVerdict.PASSED if check.holds(record, question, now) else CheckVerdict.FAILED
 
@@ -324,9 +400,12 @@ def _budget_verdict(budget: Budget, record: Record, refused: bool) -> CheckVerdi
     return CheckVerdict.NOT_EVALUATED if refused else CheckVerdict.NOT_ENFORCED
 
 
-def _limits_models(record: Record) -> bool:
-    limits = record.key.fields.model_limits
-    return limits is not None and limits.enabled
+def _ratelimits(key: Key, identity: Identity | None) -> tuple[RateLimit, ...]:
+    own = key.fields.ratelimits
+    if identity is None:
+        return own
+    names = {limit.name for limit in own}
+    return own + tuple(limit for limit in identity.ratelimits if limit.name not in names)
 
 
 def _allows_model(record: Record, model: str | None) -> bool:

@@ -36,7 +36,11 @@ OUTAGES = (
 
 
 class Database:
-    """A pool of connections to one PostgreSQL; it need not be reachable when this is made."""
+    """A pool of connections to one PostgreSQL; it need not be reachable when this is made.
+
+    A statement that is slower than the pool's statement time is a DatabaseUnavailable where nothing is slow by nature
+    (look-ups), and else a matter of the call's own deadline, which is then to come first.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -65,20 +69,52 @@ class Database:
                 connection.terminate()
             await self._pool.release(connection)
 
+    @asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction: read committed, or one ``snapshot`` that can't write.
+
+        What is cut short is not rolled back in words: a stalled server would keep the caller waiting for the answer.
+        Its connection is ended instead, and the server rolls back by itself.
+        """
+        async with self.connection() as connection:
+            transaction = (
+                connection.transaction(isolation="repeatable_read", readonly=True)
+                if snapshot
+                else connection.transaction()
+            )
+            await transaction.start()
+            try:
+                yield connection
+            except OUTAGES:
+                raise
+            except Exception:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+
 
 @asynccontextmanager
 async def open_database(
-    dsn: str, *, pool_size: int, timeout: float, statement_cache_size: int = 1024
+    dsn: str,
+    *,
+    pool_size: int,
+    timeout: float,
+    statement_timeout: float | None = None,
+    statement_cache_size: int = 1024,
 ) -> AsyncIterator[Database]:
-    """Open a pool of up to ``pool_size`` connections; ``timeout`` seconds bound a connection and a statement."""
+    """Open a pool of up to ``pool_size`` connections.
+
+    ``timeout`` seconds bound the taking of a connection, and a statement unless ``statement_timeout`` says otherwise.
+    """
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
         max_size=pool_size,
         timeout=timeout,
-        command_timeout=timeout,
+        command_timeout=statement_timeout or timeout,
         statement_cache_size=statement_cache_size,
         init=_prepare,
+        reset=_keep,
         server_settings={"application_name": "latchkey"},
     )
     # min_size=0: this sets the pool up without a connection, so that a server can start before its database.
@@ -99,3 +135,7 @@ async def _close(pool: Pool, timeout: float) -> None:
 
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+async def _keep(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Nothing is ever set for a session, so that nothing need be reset: that would be a round trip a call."""

@@ -24,7 +24,7 @@ class Gather(Generic[K, V]):
     def __init__(self, fetch: Fetch[K, V]) -> None:
         self._fetch = fetch
         self._waiting: dict[K, asyncio.Future[V | None]] = {}
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: dict[asyncio.Task[None], dict[K, asyncio.Future[V | None]]] = {}
         self._due = False
 
     async def find(self, key: K) -> V | None:
@@ -36,6 +36,16 @@ class Gather(Generic[K, V]):
         waits = {key: self._wait(key) for key in keys}
         found = {key: await asyncio.shield(wait) for key, wait in waits.items()}
         return {key: value for key, value in found.items() if value is not None}
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Tell everybody who waits that it is in vain, and cut the queries under way short."""
+        for batch in (self._waiting, *self._flights.values()):
+            for future in batch.values():
+                if not future.done():
+                    future.set_exception(error())
+        self._waiting.clear()
+        for flight in self._flights:
+            flight.cancel()
 
     def _wait(self, key: K) -> asyncio.Future[V | None]:
         future = self._waiting.get(key)
@@ -52,12 +62,13 @@ class Gather(Generic[K, V]):
         self._due = False
         while self._waiting and len(self._flights) < FLIGHTS_MAX:
             keys = list(self._waiting)[:BATCH_MAX]
-            flight = asyncio.create_task(self._fly({key: self._waiting.pop(key) for key in keys}))
-            self._flights.add(flight)
+            batch = {key: self._waiting.pop(key) for key in keys}
+            flight = asyncio.create_task(self._fly(batch))
+            self._flights[flight] = batch
             flight.add_done_callback(self._land)
 
     def _land(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
+        del self._flights[flight]
         self._launch()
 
     async def _fly(self, batch: dict[K, asyncio.Future[V | None]]) -> None:
@@ -65,12 +76,14 @@ class Gather(Generic[K, V]):
             found = await self._fetch(list(batch))
         except BaseException as error:
             for future in batch.values():
-                future.set_exception(error)
+                if not future.done():
+                    future.set_exception(error)
             if not isinstance(error, Exception):
                 raise
             return
         for key, future in batch.items():
-            future.set_result(found.get(key))
+            if not future.done():
+                future.set_result(found.get(key))
 
 
 def _retrieve(future: "asyncio.Future[V | None]") -> None:

@@ -18,8 +18,8 @@ _UPDATED = [
     if name not in ("workspace_id", "key_id", "api_id", "prefix", "folded_environment", "create_time")
 ]
 
-SELECT_KEY = """
-    SELECT k.*, i.external_id
+SELECT_KEY = f"""
+    SELECT {", ".join("k." + name for name in _COLUMN_NAMES)}, i.external_id
     FROM key k LEFT JOIN identity i ON i.workspace_id = k.workspace_id AND i.identity_id = k.identity_id
 """
 

@@ -6,7 +6,7 @@ from latchkey_server.domain.model import ManagementKey, Role
 from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.rows import revocation_of
 
-_COLUMNS = (
+MANAGEMENT_KEY_COLUMNS = (
     "workspace_id, management_key_id, name, role, member, api_ids, all_workspaces, expire_time, revoke_reason, "
     "revoke_note, revoke_time, create_time, update_time, revision"
 )
@@ -20,7 +20,7 @@ class ManagementKeyRepository:
 
     async def get(self, workspace_id: UUID, management_key_id: UUID) -> ManagementKey | None:
         row = await self._connection.fetchrow(
-            f"SELECT {_COLUMNS} FROM management_key WHERE workspace_id = $1 AND management_key_id = $2",
+            f"SELECT {MANAGEMENT_KEY_COLUMNS} FROM management_key WHERE workspace_id = $1 AND management_key_id = $2",
             workspace_id,
             management_key_id,
         )
@@ -30,7 +30,7 @@ class ManagementKeyRepository:
         self, workspace_id: UUID, show_revoked: bool, before: UUID | None, limit: int
     ) -> list[ManagementKey]:
         rows = await self._connection.fetch(
-            f"SELECT {_COLUMNS} FROM management_key WHERE workspace_id = $1 "
+            f"SELECT {MANAGEMENT_KEY_COLUMNS} FROM management_key WHERE workspace_id = $1 "
             "AND ($2::uuid IS NULL OR management_key_id < $2) AND ($3 OR revoke_time IS NULL) "
             "ORDER BY management_key_id DESC LIMIT $4",
             workspace_id,
@@ -43,7 +43,7 @@ class ManagementKeyRepository:
     async def insert(self, management_key: ManagementKey) -> None:
         revoked = management_key.revocation
         await self._connection.execute(
-            f"INSERT INTO management_key ({_COLUMNS}) "
+            f"INSERT INTO management_key ({MANAGEMENT_KEY_COLUMNS}) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             management_key.workspace_id,
             management_key.management_key_id,

@@ -12,11 +12,16 @@ _LOCK = 0x6C6B_6D69_6772
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema."""
+    """One step of the schema. A ``breaking`` one is not for servers that don't know it (docs/decisions/0003)."""
 
     number: int
     name: str
     sql: str
+
+    @property
+    def breaking(self) -> bool:
+        """Tell whether the file says so in its first line."""
+        return self.sql.startswith("-- breaking")
 
 
 def migrations() -> Sequence[Migration]:
@@ -34,9 +39,11 @@ async def schema_trouble(connection: Connection) -> str | None:
     missing = [migration.name for migration in migrations() if migration.number not in applied]
     if missing:
         return f"the database's schema is behind ({', '.join(missing)}): run latchkey-server migrate"
-    ahead = applied - {migration.number for migration in migrations()}
-    if ahead:
-        return f"the database's schema is ahead of this server (migration {max(ahead)}): run a newer server"
+    breaking = await connection.fetchval(
+        "SELECT max(number) FROM schema_migration WHERE breaking AND number > $1", migrations()[-1].number
+    )
+    if breaking:
+        return f"the database's schema is ahead of this server (migration {breaking}): run a newer server"
     return None
 
 
@@ -55,13 +62,16 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
         await lock_schema(connection)
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, "
-            "apply_time timestamptz NOT NULL DEFAULT now())"
+            "breaking boolean NOT NULL, apply_time timestamptz NOT NULL DEFAULT now())"
         )
         if migration.number in await _applied(connection):
             return False
         await connection.execute(migration.sql)
         await connection.execute(
-            "INSERT INTO schema_migration (number, name) VALUES ($1, $2)", migration.number, migration.name
+            "INSERT INTO schema_migration (number, name, breaking) VALUES ($1, $2, $3)",
+            migration.number,
+            migration.name,
+            migration.breaking,
         )
         return True
 

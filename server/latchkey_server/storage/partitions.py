@@ -44,8 +44,10 @@ async def _missing(connection: Connection, now: datetime, back: timedelta) -> li
 
 
 async def _create(connection: Connection, day: date) -> None:
+    """Attach rather than create in place: that would wait for every report and keep all of them waiting."""
+    await connection.execute(f"CREATE TABLE {_name(day)} (LIKE usage_event INCLUDING ALL)")
     await connection.execute(
-        f"CREATE TABLE {_name(day)} PARTITION OF usage_event "
+        f"ALTER TABLE usage_event ATTACH PARTITION {_name(day)} "
         f"FOR VALUES FROM ('{day} 00:00+00') TO ('{day + timedelta(days=1)} 00:00+00')"
     )
 

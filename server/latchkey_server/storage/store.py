@@ -48,7 +48,7 @@ class PostgresStore:
         """Run ``work`` in one read-committed transaction; raises DatabaseUnavailable."""
         for _ in range(ATTEMPTS):
             try:
-                async with self._database.connection() as connection, connection.transaction():
+                async with self._database.transaction() as connection:
                     return await work(PostgresTransaction(connection))
             except CONFLICTS:
                 continue
@@ -56,8 +56,5 @@ class PostgresStore:
 
     async def read(self, work: Work[T]) -> T:
         """Run ``work`` in one snapshot that can't write; raises DatabaseUnavailable."""
-        async with (
-            self._database.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self._database.transaction(snapshot=True) as connection:
             return await work(PostgresTransaction(connection))

@@ -16,6 +16,12 @@ _ADDED = ", ".join(f"{name} = r.{name} + excluded.{name}" for name in _MEASURES)
 _SUMS = ", ".join(_MEASURES)
 
 
+_EVENT_COLUMNS = (
+    "e.record_time, e.occurred_time, e.id_hash, e.key_id, e.type, e.source, e.event_id, e.member, e.model, e.task, "
+    "e.requests, e.input_tokens, e.output_tokens, e.cached_tokens, e.cost_nanos, e.operation_id, e.metadata"
+)
+
+
 class UsageRepository:
     """Usage of one transaction."""
 
@@ -120,7 +126,7 @@ class UsageRepository:
             where.raw(f"(e.occurred_time, e.id_hash) < ({occurred_time}, {id_hash})")
         filter_usage(where, question.wanted)
         rows = await self._connection.fetch(
-            f"SELECT e.* FROM usage_event e {KEYS} WHERE {where.text} "
+            f"SELECT {_EVENT_COLUMNS} FROM usage_event e {KEYS} WHERE {where.text} "
             f"ORDER BY e.occurred_time DESC, e.id_hash DESC LIMIT {where.bind(question.limit)}",
             *where.arguments,
         )

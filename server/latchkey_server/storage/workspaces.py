@@ -6,7 +6,8 @@ from uuid import UUID
 
 from latchkey_server.domain.errors import WorkspaceNotFound
 from latchkey_server.domain.ids import WORKSPACE, format_id
-from latchkey_server.domain.model import Change, Workspace, WorkspaceSettings
+from latchkey_server.domain.model import Change, ChangeKind, Workspace, WorkspaceSettings
+from latchkey_server.storage.channel import notify
 from latchkey_server.storage.database import Connection, Row
 
 # Only the first start of a service takes it: never a tenant's request.
@@ -99,6 +100,8 @@ class WorkspaceRepository:
             workspace_id,
             after + len(changes),
         )
+        added = any(change.kind is ChangeKind.SECRET_ADDED for change in changes)
+        await notify(self._connection, workspace_id, secret_added=added)
 
 
 def _workspace_of(row: Row) -> Workspace:

@@ -14,6 +14,9 @@ SERVICES: Final = (
     "latchkey.v1.AdminService",
 )
 
+STALE_SERVICES: Final = frozenset({"", "latchkey.v1.VerifyService"})
+"""What goes on for a while when the database is not reachable."""
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

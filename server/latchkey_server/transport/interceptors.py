@@ -10,7 +10,6 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +40,9 @@ SERVICES = "/latchkey.v1."
 
 UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerifications"})
 """Methods too frequent for a line each: counters tell of them."""
+
+LOOKUPS = frozenset({"Verify", "BatchVerify"})
+"""Methods that wait for nothing but look-ups."""
 
 _SHAVED_SECONDS = 0.02
 # Statuses that are the server's own trouble.
@@ -89,13 +91,14 @@ class Stack(grpc.aio.ServerInterceptor):
         behavior = getattr(handler, kind)
         # A coroutine that writes to its context (as gRPC's own health watch does) is awaited like an answer.
         yields = handler.response_streaming and not inspect.iscoroutinefunction(behavior)
-        if not handler.request_streaming:
+        deserialize = handler.request_deserializer and _tolerant(handler.request_deserializer)
+        if not handler.request_streaming and deserialize:
             behavior = _readable(behavior, yields)
         for layer in reversed(self._layers):
             wrap = layer.stream if yields else layer.unary
             behavior = wrap(method, behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(behavior, _tolerant(handler.request_deserializer), handler.response_serializer)
+        return make(behavior, deserialize, handler.response_serializer)
 
 
 class Unreadable:
@@ -291,32 +294,53 @@ class Authentication:
         sha256 = secret_sha256(bearer_secret(_metadata(context, "authorization")))
         call = current_call.get()
         call.recheck = partial(self._check, call, sha256, method)
-        async with _bounded(context, self._default):
-            await call.recheck()
+        if self._at_once(call, sha256, method):
+            return
+        try:
+            async with asyncio.timeout(_bound(context, self._default)):
+                await call.recheck()
+        except TimeoutError:
+            raise errors.DatabaseUnavailable from None
 
     async def _check(self, call: Call, sha256: bytes, method: str) -> None:
-        call.caller = accept(await self._source.credential(sha256), self._clock())
+        if not self._at_once(call, sha256, method):
+            call.caller = accept(await self._source.credential(sha256), self._clock())
+            require_role(call.caller, method)
+
+    def _at_once(self, call: Call, sha256: bytes, method: str) -> bool:
+        credential = self._source.fresh_credential(sha256)
+        if credential is None:
+            return False
+        call.caller = accept(credential, self._clock())
         require_role(call.caller, method)
+        return True
 
 
 class Deadline:
     """Ends a call a little before its client gives up, so that the client learns what was not answered in time.
 
-    All that a handler ever waits for is the database: that is what it names.
+    While the database is lost, that is what it was; a look-up that gets no answer can't have had another reason.
     """
 
     name = "deadline"
 
-    def __init__(self, default_seconds: float) -> None:
+    def __init__(self, default_seconds: float, lost: Callable[[], bool]) -> None:
         self._default = default_seconds
+        self._lost = lost
 
     def unary(self, method: str, inner: Unary) -> Unary:
         if not method.startswith(SERVICES):
             return inner
+        looks_up = method.rpartition("/")[2] in LOOKUPS
 
         async def handle(request: Any, context: Context) -> Any:
-            async with _bounded(context, self._default):
-                return await inner(request, context)
+            try:
+                async with asyncio.timeout(_bound(context, self._default)):
+                    return await inner(request, context)
+            except TimeoutError:
+                if looks_up or self._lost():
+                    raise errors.DatabaseUnavailable from None
+                raise errors.Deadline("The call was not finished in its time; ask for less or allow more.") from None
 
         return handle
 
@@ -324,16 +348,10 @@ class Deadline:
         return inner
 
 
-@asynccontextmanager
-async def _bounded(context: Context, default: float) -> AsyncIterator[None]:
-    """End what is waited for a little before the caller gives up; raises DatabaseUnavailable."""
+def _bound(context: Context, default: float) -> float:
+    """Return the seconds that a call has, a little less than its client waits."""
     remaining = context.time_remaining()
-    bound = default if remaining is None else min(remaining - _SHAVED_SECONDS, default)
-    try:
-        async with asyncio.timeout(bound):
-            yield
-    except TimeoutError:
-        raise errors.DatabaseUnavailable from None
+    return default if remaining is None else min(remaining - _SHAVED_SECONDS, default)
 
 
 def _begin(context: Context) -> None:

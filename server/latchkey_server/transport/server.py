@@ -18,7 +18,6 @@ from latchkey.v1 import (
     usage_service_pb2,
     usage_service_pb2_grpc,
     verify_service_pb2,
-    verify_service_pb2_grpc,
 )
 from latchkey_server.transport.admin_servicer import AdminServicer
 from latchkey_server.transport.health import Health
@@ -69,7 +68,9 @@ def build_server(services: Services, layers: Sequence[Layer], health: Health, *,
     """Return a server with every service registered, not started."""
     server = grpc.aio.server(interceptors=[Stack(layers)], options=_OPTIONS)
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, server)
-    verify_service_pb2_grpc.add_VerifyServiceServicer_to_server(services.verify, server)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("latchkey.v1.VerifyService", dict(services.verify.handlers())),)
+    )
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(services.usage, server)
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)

@@ -2,38 +2,37 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import timedelta
 
-from latchkey.v1 import verify_service_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.validation import Violations
-from latchkey_server.domain.verifier import Answer, Item, Verifier
-from latchkey_server.transport.call import caller, recheck
-from latchkey_server.transport.convert_verify import fitting, read_items
-from latchkey_server.transport.wire import read_duration
+from latchkey_server.transport.call import recheck
+from latchkey_server.transport.raw_frames import RawFrame, read_frame, write_frame
+from latchkey_server.transport.write_verify import filled, fitting
 
 IN_FLIGHT_MAX = 64
-DEFAULT_TIMEOUT, TIMEOUT_MAX = timedelta(seconds=5), timedelta(seconds=30)
+DEFAULT_TIMEOUT, TIMEOUT_MAX = 5.0, 30.0
 
-Counted = Callable[[Sequence[Answer]], None]
+Verify = Callable[[Sequence[bytes]], Awaitable[list[bytes]]]
+"""Gives a serialised VerifyResult for each serialised VerifyRequest."""
 
 
 class VerifyFrames:
     """Answers the frames of one stream."""
 
-    def __init__(self, verifier: Verifier, counted: Counted) -> None:
-        self._verifier = verifier
-        self._counted = counted
+    def __init__(self, verify: Verify) -> None:
+        self._verify = verify
         self._room = asyncio.Semaphore(IN_FLIGHT_MAX)
-        self._ready: asyncio.Queue[Awaitable[pb.VerifyStreamResponse] | None] = asyncio.Queue()
+        self._ready: asyncio.Queue[Awaitable[bytes] | None] = asyncio.Queue()
 
-    async def answers(self, frames: AsyncIterator[pb.VerifyStreamRequest]) -> AsyncIterator[pb.VerifyStreamResponse]:
+    async def answers(self, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield an answer for each frame as it completes; what is under way ends when the stream does.
 
         Raises CredentialInvalid and RoleTooLow once the caller's credential no longer allows the stream.
         """
-        working: set[asyncio.Task[pb.VerifyStreamResponse]] = set()
+        working: set[asyncio.Task[bytes]] = set()
         reader = asyncio.create_task(self._read(frames, working))
         try:
             while (done := await self._ready.get()) is not None:
@@ -45,9 +44,7 @@ class VerifyFrames:
                 task.cancel()
             await asyncio.gather(reader, *working, return_exceptions=True)
 
-    async def _read(
-        self, frames: AsyncIterator[pb.VerifyStreamRequest], working: set[asyncio.Task[pb.VerifyStreamResponse]]
-    ) -> None:
+    async def _read(self, frames: AsyncIterator[bytes], working: set[asyncio.Task[bytes]]) -> None:
         try:
             await self._room.acquire()
             async for frame in frames:
@@ -61,38 +58,33 @@ class VerifyFrames:
         finally:
             self._ready.put_nowait(None)
 
-    async def _answer(self, frame: pb.VerifyStreamRequest) -> pb.VerifyStreamResponse:
+    async def _answer(self, raw: bytes) -> bytes:
+        frame = read_frame(raw)
         try:
-            timeout = _timeout(frame)
-        except LatchkeyError as error:
-            return _refused(frame, error)
-        try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                return await self._verified(frame)
+            async with asyncio.timeout(_timeout(frame)):
+                await recheck()
+                return write_frame(frame.frame_id, await self._verify(frame.items))
         except TimeoutError:
             return _refused(frame, errors.Deadline("The frame was not answered in its time; ask again."))
         except (errors.Unavailable, errors.InvalidField) as error:
             return _refused(frame, error)
 
-    async def _verified(self, frame: pb.VerifyStreamRequest) -> pb.VerifyStreamResponse:
-        await recheck()
-        items = read_items(frame.items)
-        answers = await self._verifier.verify_all(caller(), items)
-        self._counted(answers)
-        return pb.VerifyStreamResponse(frame_id=frame.frame_id, results=fitting(items, answers))
+
+def _timeout(frame: RawFrame) -> float:
+    """Return the seconds that a frame has; raises InvalidField."""
+    if not frame.timeout:
+        return DEFAULT_TIMEOUT
+    try:
+        given = Duration.FromString(frame.timeout)
+        timeout = given.seconds + given.nanos / 1e9
+    except DecodeError:
+        timeout = 0.0
+    if not 0 < timeout <= TIMEOUT_MAX or given.seconds < 0 or not 0 <= given.nanos < 1_000_000_000:
+        raise errors.InvalidField.one("timeout", f"must be positive and at most {TIMEOUT_MAX:g} s")
+    return timeout
 
 
-def _timeout(frame: pb.VerifyStreamRequest) -> timedelta:
-    found = Violations()
-    timeout = read_duration(found, "timeout", frame, "timeout")
-    if timeout is not None and not timedelta(0) < timeout <= TIMEOUT_MAX:
-        found.add("timeout", f"must be positive and at most {TIMEOUT_MAX.seconds} s")
-    found.check()
-    return timeout or DEFAULT_TIMEOUT
-
-
-def _refused(frame: pb.VerifyStreamRequest, error: LatchkeyError) -> pb.VerifyStreamResponse:
+def _refused(frame: RawFrame, error: LatchkeyError) -> bytes:
     """Return the answer of a frame of which every item failed; a frame without items still gets its answer."""
-    items: list[Item] = [error] * len(frame.items)
-    answers: list[Answer] = [error] * len(frame.items)
-    return pb.VerifyStreamResponse(frame_id=frame.frame_id, results=fitting(items, answers))
+    refusals = [error] * len(frame.items)
+    return write_frame(frame.frame_id, filled(fitting(refusals, refusals), len(refusals)))

@@ -192,3 +192,4 @@ CREATE TABLE answered_request (
     create_time timestamptz NOT NULL,
     PRIMARY KEY (workspace_id, caller_id, method, request_id)
 );
+CREATE INDEX answered_request_by_time ON answered_request (workspace_id, create_time);

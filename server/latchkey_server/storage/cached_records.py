@@ -1,0 +1,121 @@
+"""Where verifications get their records: the cache while it is confirmed, else the database, else an outage's rules."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.domain.freshness import HARD_BOUND, Confirmed, Freshness, Instant, age, meets
+from latchkey_server.domain.verify import Record
+from latchkey_server.storage.gather import Gather
+from latchkey_server.storage.key_cache import KeyCache
+from latchkey_server.storage.reach import Reach
+from latchkey_server.storage.records import DatabaseRecords
+
+
+class CachedRecords:
+    """Answers from the cache within the hard bound; asks the database for the rest, many look-ups in one query."""
+
+    def __init__(
+        self,
+        database: DatabaseRecords,
+        cache: KeyCache,
+        reach: Reach,
+        stale_if_error: timedelta,
+        instant: Callable[[], Instant],
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._reach = reach
+        self._stale_max = max(stale_if_error.total_seconds(), HARD_BOUND)
+        self._instant = instant
+        self._records = Gather(self._load_records)
+        self._credentials = Gather(self._load_credentials)
+        reach.on_lost(partial(self._records.fail, DatabaseUnavailable))
+        reach.on_lost(partial(self._credentials.fail, DatabaseUnavailable))
+
+    def fresh(self, sha256: bytes) -> Record | None:
+        record = self._cache.records.get(sha256)
+        return record if record is not None and age(record, self._instant()) <= HARD_BOUND else None
+
+    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
+        at = self._instant()
+        kept = {sha256: self.fresh(sha256) for sha256 in sha256s}
+        found: dict[bytes, Record | DatabaseUnavailable] = {
+            sha256: record for sha256, record in kept.items() if record is not None
+        }
+        asked = [sha256 for sha256 in sha256s if sha256 not in found and not self._cache.unknown_key(sha256, at)]
+        if asked:
+            found |= await self._ask(asked)
+        return found
+
+    async def record(self, sha256: bytes, freshness: Freshness) -> Record | None:
+        kept = self._cache.records.get(sha256)
+        if kept is not None and meets(kept, freshness, self._instant()):
+            return kept
+        found = await self._now(sha256)
+        wanted = freshness.min_revision
+        if found is None and wanted is not None:
+            # Unknown in which history? Only a look-up that follows one of the revision asked for can tell.
+            _require_reached(wanted.number, await self._database.revision(wanted.workspace_id))
+            found = await self._now(sha256)
+        if found is not None and wanted is not None and wanted.workspace_id == found.history.workspace_id:
+            _require_reached(wanted.number, found.revision)
+        return found
+
+    def fresh_credential(self, sha256: bytes) -> Credential | None:
+        credential = self._cache.credentials.get(sha256)
+        return credential if credential is not None and age(credential, self._instant()) <= HARD_BOUND else None
+
+    async def credential(self, sha256: bytes) -> Credential | None:
+        credential = self.fresh_credential(sha256)
+        if credential is not None or self._cache.unknown_credential(sha256, self._instant()):
+            return credential
+        try:
+            self._reach.require()
+            return await self._credentials.find(sha256)
+        except DatabaseUnavailable:
+            kept = self._cache.credentials.get(sha256)
+            if kept is not None and self._may_be_stale(kept):
+                return kept
+            raise
+
+    async def _ask(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
+        try:
+            self._reach.require()
+            return await self._records.find_all(sha256s)
+        except DatabaseUnavailable:
+            kept = {sha256: self._cache.records.get(sha256) for sha256 in sha256s}
+            return {
+                sha256: record if record is not None and self._may_be_stale(record) else DatabaseUnavailable()
+                for sha256, record in kept.items()
+            }
+
+    async def _now(self, sha256: bytes) -> Record | None:
+        """Return what the database says of a secret from now on."""
+        self._reach.require()
+        return await self._records.find(sha256)
+
+    def _may_be_stale(self, known: Confirmed) -> bool:
+        return age(known, self._instant()) <= self._stale_max
+
+    async def _load_records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
+        load = self._cache.loading(self._instant())
+        found = await self._database.records(sha256s)
+        self._cache.keep_records(sha256s, found, load)
+        return found
+
+    async def _load_credentials(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Credential]:
+        load = self._cache.loading(self._instant())
+        found = await self._database.credentials(sha256s)
+        self._cache.keep_credentials(sha256s, found, load)
+        return found
+
+
+def _require_reached(wanted: int, revision: int) -> None:
+    if revision < wanted:
+        raise errors.RevisionNotReached(
+            "This server can't confirm the revision asked for; retry.", revision=str(revision)
+        )

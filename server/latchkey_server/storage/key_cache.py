@@ -1,0 +1,263 @@
+"""What one process keeps of keys and credentials, and how changes take it away again (architecture: Freshness).
+
+Nothing here waits or asks: loads come in through ``keep``, changes through ``committed`` (this process's own) and
+``apply`` (everybody's, in order). What is kept is bounded by number and by bytes; the least recently used goes first.
+"""
+
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+from lru import LRU
+
+from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Confirmed, History, Instant
+from latchkey_server.domain.model import Change, ChangeKind, Revision
+from latchkey_server.domain.verify import Record
+
+V = TypeVar("V", bound=Confirmed)
+
+UNKNOWN_MAX: Final = 10_000
+"""Unknown secrets remembered as such, apart from the known ones: junk can't push those out."""
+
+CREDENTIALS_MAX: Final = 10_000
+IDLE_SECONDS: Final = 60.0
+"""How long a workspace of which nothing is kept is still followed: longer than any load that may be under way."""
+
+
+class Kept(Generic[V]):
+    """Entries by SHA-256, within bounds, that can be dropped by what they refer to."""
+
+    def __init__(
+        self,
+        keys_max: int,
+        bytes_max: int,
+        targets: Callable[[V], Iterable[UUID]],
+        footprint: Callable[[V], int],
+    ) -> None:
+        self._entries: LRU[bytes, V] = LRU(keys_max + 1)
+        self._keys_max = keys_max
+        self._bytes_max = bytes_max
+        self._targets = targets
+        self._footprint = footprint
+        self._by_target: dict[UUID, bytes | set[bytes]] = {}
+        self.bytes = 0
+        self.get = self._entries.get
+        """Return the entry of a SHA-256 and make it the most recently used, or None."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, sha256: bytes, value: V) -> None:
+        """Keep an entry, at the cost of the least recently used ones."""
+        self.drop(sha256)
+        self._entries[sha256] = value
+        self.bytes += self._footprint(value)
+        value.history.kept += 1
+        for target in self._targets(value):
+            _add(self._by_target, target, sha256)
+        while len(self._entries) > self._keys_max or (self.bytes > self._bytes_max and len(self._entries) > 1):
+            self._forget(*self._entries.popitem(least_recent=True))
+
+    def drop(self, sha256: bytes) -> None:
+        """Drop an entry, if it is there."""
+        value = self._entries.pop(sha256, None)
+        if value is not None:
+            self._forget(sha256, value)
+
+    def _forget(self, sha256: bytes, value: V) -> None:
+        self.bytes -= self._footprint(value)
+        value.history.kept -= 1
+        for target in self._targets(value):
+            _discard(self._by_target, target, sha256)
+
+    def drop_target(self, target: UUID, before: int) -> None:
+        """Drop what refers to a target and was read at a revision before ``before``."""
+        for sha256 in _all(self._by_target.get(target)):
+            value = self._entries.get(sha256)
+            if value is not None and value.revision < before:
+                self.drop(sha256)
+
+
+class Load(NamedTuple):
+    """When a load was begun, and what must not have happened since for what it brings to be kept."""
+
+    begun_at: Instant
+    resets: int
+    additions: int
+
+
+class KeyCache:
+    """Records and credentials, the unknown secrets, and how far each workspace's changes are followed."""
+
+    def __init__(self, keys_max: int, bytes_max: int) -> None:
+        self.records: Kept[Record] = Kept(keys_max, bytes_max, _record_targets, footprint)
+        self.credentials: Kept[Credential] = Kept(
+            CREDENTIALS_MAX, bytes_max, lambda value: (value.management_key.management_key_id,), lambda _value: 1_500
+        )
+        self._unknown_keys: LRU[bytes, Instant] = LRU(UNKNOWN_MAX)
+        self._unknown_credentials: LRU[bytes, Instant] = LRU(UNKNOWN_MAX)
+        self.histories: dict[UUID, History] = {}
+        self._resets = 0
+        self._additions = 0
+
+    def history(self, workspace_id: UUID, revision: int, read_at: Instant) -> History:
+        """Return the history of a workspace, begun at what was just read of it if it is not followed yet."""
+        history = self.histories.get(workspace_id)
+        if history is None:
+            history = self.histories[workspace_id] = History(workspace_id, revision, read_at, used_at=read_at)
+        history.highest = max(history.highest, revision)
+        return history
+
+    def loading(self, at: Instant) -> Load:
+        """Return what has to hold still for what is now loaded to be kept."""
+        return Load(at, self._resets, self._additions)
+
+    def keep_records(self, asked: Collection[bytes], found: Mapping[bytes, Record], load: Load) -> None:
+        """Keep what was loaded, unless it is older than what is known, or a budget is spent on it."""
+        for sha256, record in found.items():
+            if not record.metered and self._keepable(record, load):
+                self.records.put(sha256, record)
+        self._keep_unknown(self._unknown_keys, asked, found, load)
+
+    def keep_credentials(self, asked: Collection[bytes], found: Mapping[bytes, Credential], load: Load) -> None:
+        """Keep what was loaded, unless it is older than what is known."""
+        for sha256, credential in found.items():
+            if self._keepable(credential, load):
+                self.credentials.put(sha256, credential)
+        self._keep_unknown(self._unknown_credentials, asked, found, load)
+
+    def forget_unknown(self) -> None:
+        """Take account of a secret that became known, nobody says which: none may be called unknown any more."""
+        self._additions += 1
+        self._unknown_keys.clear()
+        self._unknown_credentials.clear()
+
+    def unknown_key(self, sha256: bytes, at: Instant) -> bool:
+        """Tell whether a secret was found to lead nowhere within the hard bound."""
+        return at - self._unknown_keys.get(sha256, NEVER) <= HARD_BOUND
+
+    def unknown_credential(self, sha256: bytes, at: Instant) -> bool:
+        """Tell whether a management secret was found to lead nowhere within the hard bound."""
+        return at - self._unknown_credentials.get(sha256, NEVER) <= HARD_BOUND
+
+    def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
+        """Take account of what this process changed: what was read before it may neither be kept nor come back."""
+        if not changes:
+            return
+        history = self.histories.get(revision.workspace_id)
+        if history is None:
+            # Something may be on its way here that was read before.
+            history = self.history(revision.workspace_id, revision.number, NEVER)
+        history.floor = max(history.floor, revision.number)
+        history.highest = max(history.highest, revision.number)
+        first = revision.number - len(changes) + 1
+        self._take(revision.workspace_id, [(first + at, change) for at, change in enumerate(changes)])
+
+    def apply(self, revision: Revision, changes: Sequence[tuple[int, Change]]) -> None:
+        """Take account of the changes up to ``revision``, in order; they are all there are."""
+        self._take(revision.workspace_id, changes)
+        history = self.histories[revision.workspace_id]
+        history.revision = max(history.revision, revision.number)
+        history.floor = max(history.floor, revision.number)
+        history.highest = max(history.highest, revision.number)
+
+    def drop_workspace(self, workspace_id: UUID) -> None:
+        """Drop everything of a workspace, and keep nothing of it that was read before."""
+        history = self.histories.pop(workspace_id, None)
+        if history is not None:
+            history.drop()
+        self._resets += 1
+        self.forget_unknown()
+
+    def drop_all(self) -> None:
+        """Drop everything, and keep nothing that was read before."""
+        for workspace_id in list(self.histories):
+            self.drop_workspace(workspace_id)
+        self._resets += 1
+
+    def followed(self, watched: Collection[UUID], at: Instant, *, everything: bool = False) -> dict[UUID, int]:
+        """Return the workspaces to follow with the highest revision met of each.
+
+        Those that are not watched and of which nothing was kept for a while are given up.
+        """
+        for history in list(self.histories.values()):
+            if history.kept or everything or history.workspace_id in watched:
+                history.used_at = at
+            elif at - history.used_at > IDLE_SECONDS:
+                del self.histories[history.workspace_id]
+                history.drop()
+        return dict.fromkeys(watched, 0) | {known: history.highest for known, history in self.histories.items()}
+
+    def _keepable(self, value: Confirmed, load: Load) -> bool:
+        history = value.history
+        return load.resets == self._resets and not history.dropped and value.revision >= history.floor
+
+    def _keep_unknown(
+        self, unknown: "LRU[bytes, Instant]", asked: Collection[bytes], found: Container[bytes], load: Load
+    ) -> None:
+        if (load.resets, load.additions) == (self._resets, self._additions):
+            for sha256 in asked:
+                if sha256 not in found:
+                    unknown[sha256] = load.begun_at
+
+    def _take(self, workspace_id: UUID, changes: Sequence[tuple[int, Change]]) -> None:
+        for revision, change in changes:
+            match change.kind:
+                case ChangeKind.KEY_CHANGED | ChangeKind.IDENTITY_CHANGED:
+                    self.records.drop_target(change.target_id, revision)
+                case ChangeKind.SECRET_ADDED:
+                    self.records.drop_target(change.target_id, revision)
+                    self.forget_unknown()
+                case ChangeKind.MANAGEMENT_KEY_CHANGED:
+                    self.credentials.drop_target(change.target_id, revision)
+                    self.forget_unknown()
+                case ChangeKind.WORKSPACE_CHANGED:
+                    self._begin_anew(workspace_id)
+                case ChangeKind.API_CHANGED:
+                    pass  # Nothing that a verdict depends on is read from an api: its keys carry its id for life.
+
+    def _begin_anew(self, workspace_id: UUID) -> None:
+        """Drop all that is kept of a workspace at the cost of one; its numbers go on, so that nothing older returns."""
+        history = self.histories[workspace_id]
+        self.histories[workspace_id] = replace(history, kept=0, wire=None)
+        history.drop()
+
+
+def footprint(record: Record) -> int:
+    """Return about how many bytes keeping a record takes, its part of the tables included."""
+    fields = record.key.fields
+    texts = (*fields.scopes, *fields.allow_ips, fields.name, fields.member, fields.external_id)
+    return 1_200 + 2 * sum(map(len, texts)) + 64 * len(texts) + 4 * len(str(fields.metadata))
+
+
+def _record_targets(record: Record) -> Iterable[UUID]:
+    identity_id = record.key.identity_id
+    return (record.key.key_id,) if identity_id is None else (record.key.key_id, identity_id)
+
+
+def _add(index: dict[UUID, bytes | set[bytes]], target: UUID, sha256: bytes) -> None:
+    """Add to an index in which most targets have one entry: a set for each would cost more than the record."""
+    there = index.setdefault(target, sha256)
+    if isinstance(there, set):
+        there.add(sha256)
+    elif there != sha256:
+        index[target] = {there, sha256}
+
+
+def _discard(index: dict[UUID, bytes | set[bytes]], target: UUID, sha256: bytes) -> None:
+    there = index.get(target)
+    if isinstance(there, set):
+        there.discard(sha256)
+        if there:
+            return
+    elif there != sha256:
+        return
+    del index[target]
+
+
+def _all(there: bytes | set[bytes] | None) -> tuple[bytes, ...]:
+    if there is None:
+        return ()
+    return tuple(there) if isinstance(there, set) else (there,)

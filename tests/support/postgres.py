@@ -1,0 +1,64 @@
+"""A PostgreSQL of a test's own, to be stopped, stalled and started again."""
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import asyncpg
+import psutil
+
+from latchkey_server.app import utc_now
+from latchkey_server.storage.data_directory import temporary_data_dir
+from latchkey_server.storage.database import open_database
+from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.migrate import migrate
+from latchkey_server.storage.partitions import ensure_partitions
+from tests.support.service import settings_for
+
+
+@asynccontextmanager
+async def own_postgres() -> AsyncIterator[tuple[EmbeddedServer, Path]]:
+    """Run a migrated PostgreSQL and give it with its folder, for ``embedded_postgres`` to start it again."""
+    with temporary_data_dir() as folder:
+        async with embedded_postgres(folder) as server:
+            await prepare(server.dsn())
+            yield server, folder
+
+
+async def prepare(dsn: str) -> None:
+    """Bring a database's schema up to date."""
+    async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as connection:
+        await migrate(connection)
+        await ensure_partitions(connection, utc_now(), settings_for(dsn).usage_accepted)
+
+
+@contextmanager
+def stalled(server: EmbeddedServer) -> Iterator[None]:
+    """Stop every process of a PostgreSQL where it stands, until the context is left."""
+    postmaster = psutil.Process(server.pid)
+    _signal([postmaster, *postmaster.children(recursive=True)], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal([*postmaster.children(recursive=True), postmaster], signal.SIGCONT)
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+@asynccontextmanager
+async def locked(dsn: str, statement: str) -> AsyncIterator[None]:
+    """Hold what a statement locks until the context is left."""
+    blocker = await asyncpg.connect(dsn)
+    transaction = blocker.transaction()
+    await transaction.start()
+    await blocker.execute(statement)
+    try:
+        yield
+        await transaction.rollback()
+    finally:
+        blocker.terminate()
