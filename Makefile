@@ -16,7 +16,7 @@ PUBLIC_INDEX := --default-index https://pypi.org/simple
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format generate check-generated migrate lock clean
+.PHONY: help run demo test bench lint format generate check-generated migrate lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(SYNCED) ## see a key's whole life on a server of its own (TRACE=file, EN
 
 test: $(SYNCED) ## run the tests (ARGS="-k words" to choose)
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+bench: $(SYNCED) ## measure what verifications cost, beside an empty handler (ARGS="--only verify_cached --pairs 3")
+	$(BIN)/python -m tests.bench $(ARGS)
 
 lint: $(SYNCED) $(GOOGLEAPIS) ## check style, types, layers, protos, generated code and the lock file
 	$(BIN)/ruff check
