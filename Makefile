@@ -32,7 +32,7 @@ test: $(SYNCED) ## run the tests (ARGS="-k words" to choose)
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 bench: $(SYNCED) ## measure what verifications cost, beside an empty handler (ARGS="--only verify_cached --pairs 3")
-	$(BIN)/python -m tests.bench $(ARGS)
+	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.bench $(ARGS)
 
 lint: $(SYNCED) $(GOOGLEAPIS) ## check style, types, layers, protos, generated code and the lock file
 	$(BIN)/ruff check

@@ -26,7 +26,7 @@ from tests.support.service import PEPPERS
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 OURS = frozenset({"GRPC_ENABLE_FORK_SUPPORT"})
-"""What is set for the harness alone and would change the servers."""
+"""What the Makefile sets for the harness alone, so that gRPC is silent about the processes it starts."""
 
 
 class BenchError(Exception):
