@@ -50,6 +50,7 @@ from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.records import DatabaseRecords
 from latchkey_server.storage.store import PostgresStore
 from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
+from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.health import Health
 from latchkey_server.transport.interceptors import (
     Authentication,
@@ -62,6 +63,7 @@ from latchkey_server.transport.interceptors import (
 )
 from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.server import Services, Tls, build_server, listen
+from latchkey_server.transport.shortcut import VERIFY, VerifyShortcut
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
 from latchkey_server.upkeep import Readiness, Upkeep, Watch, background
@@ -225,10 +227,13 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         last_used = LastUsedWriter(storage.database, settings.last_used_interval)
         stack.push_async_callback(last_used.flush)
         freshness = build_freshness(storage, settings, clock)
-        services = build_services(storage, freshness, settings, metrics, last_used, clock)
-        layers = build_layers(freshness, settings, metrics, readiness, clock)
+        authentication = build_authentication(freshness, settings, readiness, clock)
+        layers = build_layers(freshness, settings, metrics, authentication)
+        at_hand = AtHand(freshness.records, last_used, metrics, clock, instant)
+        services = build_services(storage, freshness, settings, metrics, last_used, at_hand, clock)
+        shortcuts = {VERIFY: VerifyShortcut(at_hand, authentication, metrics)}
         await health.set_all(serving=False)
-        server = build_server(services, layers, health, channelz_on=settings.channelz)
+        server = build_server(services, layers, shortcuts, health, channelz_on=settings.channelz)
         port = _listen(server, settings)
         await server.start()
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
@@ -273,6 +278,7 @@ def build_services(
     settings: Settings,
     metrics: Metrics,
     last_used: LastUsedWriter,
+    at_hand: AtHand,
     clock: Clock,
 ) -> Services:
     """Return the servicers over their domain over a database."""
@@ -288,14 +294,21 @@ def build_services(
     recorder = UsageRecorder(store, clock, settings.usage_accepted)
     return Services(
         keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
-        verify=VerifyServicer(Verifier(freshness.records, last_used, clock, instant), metrics),
+        verify=VerifyServicer(Verifier(freshness.records, last_used, clock, instant), at_hand, metrics),
         usage=UsageServicer(recorder, UsageQueries(store, clock), clock),
         admin=AdminServicer(nouns),
     )
 
 
+def build_authentication(
+    freshness: Freshness, settings: Settings, readiness: Readiness, clock: Clock
+) -> Authentication:
+    """Return what finds out who calls."""
+    return Authentication(freshness.records, clock, instant, lambda: readiness.ready, settings.call_timeout)
+
+
 def build_layers(
-    freshness: Freshness, settings: Settings, metrics: Metrics, readiness: Readiness, clock: Clock
+    freshness: Freshness, settings: Settings, metrics: Metrics, authentication: Authentication
 ) -> list[Layer]:
     """Return what every call passes through, outermost first."""
     return [
@@ -303,7 +316,7 @@ def build_layers(
         RequestId(),
         measure(metrics),
         log_calls(),
-        Authentication(freshness.records, clock, lambda: readiness.ready, settings.call_timeout),
+        authentication,
         Deadline(settings.call_timeout, lambda: freshness.reach.lost),
     ]
 

@@ -280,8 +280,8 @@ async def test_an_unexpected_error_tells_nobody_its_text(
     async def fail(*_arguments: object) -> None:
         raise RuntimeError(f"the cause is {hidden}")
 
-    async def stream(*_arguments: object) -> AsyncIterator[bytes]:
-        yield verify_pb.VerifyStreamResponse().SerializeToString()
+    async def stream(_servicer: object, _requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.write(verify_pb.VerifyStreamResponse().SerializeToString())
         raise RuntimeError(f"the cause is {hidden}")
 
     monkeypatch.setattr(Keys, "get", fail)

@@ -14,7 +14,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from latchkey.v1 import key_service_pb2
-from latchkey_server.app import build_freshness, build_layers, open_storage, running_server, utc_now
+from latchkey_server.app import (
+    build_authentication,
+    build_freshness,
+    build_layers,
+    open_storage,
+    running_server,
+    utc_now,
+)
 from latchkey_server.observability import Metrics
 from latchkey_server.upkeep import Readiness
 from tests.support.service import Bearer, Client, Service, rejection, serving, settings_for
@@ -42,7 +49,8 @@ async def test_calls_pass_the_layers_in_the_documented_order(dsn: str) -> None:
     settings = settings_for(dsn)
     async with open_storage(settings) as storage:
         freshness = build_freshness(storage, settings, utc_now)
-        layers = build_layers(freshness, settings, Metrics(), Readiness(), utc_now)
+        authentication = build_authentication(freshness, settings, Readiness(), utc_now)
+        layers = build_layers(freshness, settings, Metrics(), authentication)
 
     names = ["errors", "request id", "metrics", "log", "authentication", "deadline"]
     assert [layer.name for layer in layers] == names

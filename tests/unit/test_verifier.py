@@ -42,7 +42,7 @@ class FakeSource:
     asked: list[list[bytes]] = field(default_factory=list)
     demanded: list[Freshness] = field(default_factory=list)
 
-    def fresh(self, sha256: bytes) -> Record | None:
+    def fresh(self, sha256: bytes, at: float) -> Record | None:
         return self.at_hand.get(sha256)
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
@@ -58,7 +58,7 @@ class FakeSource:
             raise RevisionNotReached("Not yet.")
         return self.at_hand.get(sha256)
 
-    def fresh_credential(self, sha256: bytes) -> Credential | None:
+    def fresh_credential(self, sha256: bytes, at: float) -> Credential | None:
         return None
 
     async def credential(self, sha256: bytes) -> Credential | None:

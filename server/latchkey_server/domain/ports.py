@@ -8,7 +8,7 @@ from uuid import UUID
 
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
-from latchkey_server.domain.freshness import Freshness
+from latchkey_server.domain.freshness import Freshness, Instant
 from latchkey_server.domain.model import (
     Api,
     AuditEvent,
@@ -239,8 +239,8 @@ class Usage(Protocol):
 class RecordSource(Protocol):
     """Where verifications get what is known of secrets, and callers their credentials, never staler than promised."""
 
-    def fresh(self, sha256: bytes) -> Record | None:
-        """Return what is known of a secret if it is at hand and within the hard bound; never waits."""
+    def fresh(self, sha256: bytes, at: Instant) -> Record | None:
+        """Return what is known of a secret if it is at hand and, at an instant, within the hard bound; never waits."""
         ...
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
@@ -258,8 +258,8 @@ class RecordSource(Protocol):
         """
         ...
 
-    def fresh_credential(self, sha256: bytes) -> Credential | None:
-        """Return what is known of a management secret if it is at hand and within the hard bound; never waits."""
+    def fresh_credential(self, sha256: bytes, at: Instant) -> Credential | None:
+        """Return what is known of a management secret, likewise."""
         ...
 
     async def credential(self, sha256: bytes) -> Credential | None:

@@ -52,8 +52,8 @@ class Verifier:
 
     async def verify_all(self, caller: Caller, items: Sequence[Item]) -> list[Answer]:
         """Return an answer for each item, in order; an item fails alone. Nothing is consumed before ``used``."""
-        now = self.clock()
-        answers = [self.at_once(caller, item, now) for item in items]
+        now, at = self.clock(), self.instant()
+        answers = [self._at_once(caller, item, now, at) for item in items]
         if None not in answers:
             return [answer for answer in answers if answer is not None]
         waiting = [at for at, answer in enumerate(answers) if answer is None]
@@ -62,13 +62,13 @@ class Verifier:
         later = dict(zip(waiting, self._decide_all(caller, asked, known), strict=True))
         return [later[at] if answer is None else answer for at, answer in enumerate(answers)]
 
-    def at_once(self, caller: Caller, item: Item, now: datetime) -> Answer | None:
+    def _at_once(self, caller: Caller, item: Item, now: datetime, at: Instant) -> Answer | None:
         """Return the answer if all that it takes is at hand, else None; never waits."""
         if not isinstance(item, Asked):
             return item
         if item.question.freshness is not None:
             return None
-        record = self.source.fresh(item.sha256)
+        record = self.source.fresh(item.sha256, at)
         return _decided(record, item.question, caller, now, stale=False) if record is not None else None
 
     def used(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:

@@ -87,11 +87,15 @@ class Question:
     """The bits of the CHECKS that this question may fail."""
     freshness: Freshness | None = field(init=False, compare=False, repr=False)
     """What is demanded beyond the hard bound, or None."""
+    particular: bool = field(init=False, compare=False, repr=False)
+    """Whether an answer to it is good for this once only, though nothing has changed."""
 
     def __post_init__(self) -> None:
         asked = sum(1 << at for at, check in enumerate(CHECKS) if check.asked(self))
         object.__setattr__(self, "asked_checks", asked)
         object.__setattr__(self, "freshness", _freshness(self))
+        once = (self.explain, self.freshness, self.operation_id, self.ratelimits, self.estimated_cost is not None)
+        object.__setattr__(self, "particular", any(once))
 
 
 @dataclass(slots=True)
@@ -121,6 +125,8 @@ class Record(Confirmed):
     """The minute since 1970 in which its last use was noted."""
     wire: tuple[bytes, bytes] | None = field(default=None, compare=False, repr=False)
     """Where transport keeps what every answer about this record has in common."""
+    ready: object | None = field(default=None, compare=False, repr=False)
+    """Where transport keeps its last answer about this record."""
 
     def __post_init__(self) -> None:
         self.ratelimits = _ratelimits(self.key, self.identity)

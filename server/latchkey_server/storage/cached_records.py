@@ -36,13 +36,13 @@ class CachedRecords:
         reach.on_lost(partial(self._records.fail, DatabaseUnavailable))
         reach.on_lost(partial(self._credentials.fail, DatabaseUnavailable))
 
-    def fresh(self, sha256: bytes) -> Record | None:
+    def fresh(self, sha256: bytes, at: Instant) -> Record | None:
         record = self._cache.records.get(sha256)
-        return record if record is not None and age(record, self._instant()) <= HARD_BOUND else None
+        return record if record is not None and _fresh(record, at) else None
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         at = self._instant()
-        kept = {sha256: self.fresh(sha256) for sha256 in sha256s}
+        kept = {sha256: self.fresh(sha256, at) for sha256 in sha256s}
         found: dict[bytes, Record | DatabaseUnavailable] = {
             sha256: record for sha256, record in kept.items() if record is not None
         }
@@ -65,13 +65,14 @@ class CachedRecords:
             _require_reached(wanted.number, found.revision)
         return found
 
-    def fresh_credential(self, sha256: bytes) -> Credential | None:
+    def fresh_credential(self, sha256: bytes, at: Instant) -> Credential | None:
         credential = self._cache.credentials.get(sha256)
-        return credential if credential is not None and age(credential, self._instant()) <= HARD_BOUND else None
+        return credential if credential is not None and _fresh(credential, at) else None
 
     async def credential(self, sha256: bytes) -> Credential | None:
-        credential = self.fresh_credential(sha256)
-        if credential is not None or self._cache.unknown_credential(sha256, self._instant()):
+        at = self._instant()
+        credential = self.fresh_credential(sha256, at)
+        if credential is not None or self._cache.unknown_credential(sha256, at):
             return credential
         try:
             self._reach.require()
@@ -112,6 +113,11 @@ class CachedRecords:
         found = await self._database.credentials(sha256s)
         self._cache.keep_credentials(sha256s, found, load)
         return found
+
+
+def _fresh(known: Confirmed, at: Instant) -> bool:
+    # What is nearly always so comes first: once dropped, a history was never confirmed.
+    return at - known.history.confirmed_at <= HARD_BOUND or age(known, at) <= HARD_BOUND
 
 
 def _require_reached(wanted: int, revision: int) -> None:

@@ -23,6 +23,8 @@ class Call:
     caller: Caller | None = None
     recheck: Callable[[], Awaitable[None]] | None = None
     """Authenticates again; set by the authentication layer."""
+    recheck_at_once: Callable[[], bool] | None = None
+    """Authenticates again without waiting, or tells that it can't."""
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -42,6 +44,12 @@ async def recheck() -> None:
     if check is None:
         raise errors.CredentialMissing
     await check()
+
+
+def recheck_at_once() -> bool:
+    """Authenticate again if that takes no waiting, and tell whether; raises what authentication raises."""
+    check = current_call.get().recheck_at_once
+    return check is not None and check()
 
 
 class Mutation(Protocol):

@@ -6,10 +6,12 @@ of two shapes: those that answer once, and those that answer with a stream.
 
 import asyncio
 import inspect
+import itertools
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +23,10 @@ from grpc.aio import AbortError
 
 from latchkey.rules import secret_sha256
 from latchkey_server.domain import errors
-from latchkey_server.domain.access import require_role
+from latchkey_server.domain.access import Caller, require_role
 from latchkey_server.domain.credentials import accept, bearer_secret
 from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.ids import MANAGEMENT_KEY, format_id
 from latchkey_server.domain.ports import Clock, RecordSource
 from latchkey_server.domain.validation import TOKEN
@@ -34,9 +37,14 @@ from latchkey_server.transport.status import REQUEST_ID_KEY, abort_status, code_
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncIterator[Any]]
+Shortcut = Callable[[Any, Context], Any]
+"""Gives a call's response without waiting, or None; never raises."""
 
 SERVICES = "/latchkey.v1."
 """What the paths of our own methods begin with; health, reflection and channelz need no credential."""
+
+STREAMS = frozenset({"VerifyStream", "WatchKeys"})
+"""Methods that go on for as long as their client likes."""
 
 UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerifications"})
 """Methods too frequent for a line each: counters tell of them."""
@@ -48,6 +56,9 @@ LOOKUPS = frozenset({"Verify", "BatchVerify"})
 _SHAVED_MIN, _SHAVED_SHARE, _SHAVED_MAX = 0.02, 0.05, 0.2
 # Statuses that are the server's own trouble.
 _SERIOUS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN}
+
+current_metadata: ContextVar[Any] = ContextVar("current_metadata")
+"""What the call brought along: gRPC would make it anew from its own form at each asking."""
 
 log = structlog.get_logger("latchkey.rpc")
 
@@ -67,16 +78,21 @@ class Layer(Protocol):
 
 
 class Stack(grpc.aio.ServerInterceptor):
-    """Puts the layers, outermost first, around each handler and remembers the result by method."""
+    """Puts the layers, outermost first, around each handler and remembers the result by method.
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    A method's shortcut is tried before the layers: it answers what needs none of them, and None for everything else.
+    """
+
+    def __init__(self, layers: Sequence[Layer], shortcuts: Mapping[str, Shortcut]) -> None:
         self.names = tuple(layer.name for layer in layers)
         self._layers = layers
+        self._shortcuts = shortcuts
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the wrapped handler of the method that is called, or None for an unknown method."""
         method = handler_call_details.method
+        current_metadata.set(handler_call_details.invocation_metadata)
         handler = self._wrapped.get(method)
         if handler is None:
             bare = await continuation(handler_call_details)
@@ -98,8 +114,18 @@ class Stack(grpc.aio.ServerInterceptor):
         for layer in reversed(self._layers):
             wrap = layer.stream if yields else layer.unary
             behavior = wrap(method, behavior)
+        if method in self._shortcuts:
+            behavior = _first(self._shortcuts[method], behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(behavior, deserialize, handler.response_serializer)
+
+
+def _first(shortcut: Shortcut, long_way: Unary) -> Unary:
+    async def handle(request: Any, context: Context) -> Any:
+        response = shortcut(request, context)
+        return await long_way(request, context) if response is None else response
+
+    return handle
 
 
 class Unreadable:
@@ -260,11 +286,19 @@ class Authentication:
 
     name = "authentication"
 
-    def __init__(self, source: RecordSource, clock: Clock, ready: Callable[[], bool], default_seconds: float) -> None:
-        self._default = default_seconds
+    def __init__(
+        self,
+        source: RecordSource,
+        clock: Clock,
+        instant: Callable[[], Instant],
+        ready: Callable[[], bool],
+        default_seconds: float,
+    ) -> None:
         self._source = source
         self._clock = clock
+        self._instant = instant
         self._ready = ready
+        self._default = default_seconds
 
     def unary(self, method: str, inner: Unary) -> Unary:
         if not method.startswith(SERVICES):
@@ -292,10 +326,11 @@ class Authentication:
     async def _authenticate(self, context: Context, method: str) -> None:
         if not self._ready():
             raise errors.ServerNotReady
-        sha256 = secret_sha256(bearer_secret(_metadata(context, "authorization")))
+        sha256 = secret_sha256(bearer_secret(metadata_of("authorization")))
         call = current_call.get()
         call.recheck = partial(self._check, call, sha256, method)
-        if self._at_once(call, sha256, method):
+        call.recheck_at_once = partial(self._at_once, call, sha256, method)
+        if call.recheck_at_once():
             return
         try:
             async with asyncio.timeout(_bound(context, self._default)):
@@ -309,12 +344,27 @@ class Authentication:
             require_role(call.caller, method)
 
     def _at_once(self, call: Call, sha256: bytes, method: str) -> bool:
-        credential = self._source.fresh_credential(sha256)
+        credential = self._source.fresh_credential(sha256, self._instant())
         if credential is None:
             return False
         call.caller = accept(credential, self._clock())
         require_role(call.caller, method)
         return True
+
+    def at_once(self, method: str, authorization: str | None) -> Caller | None:
+        """Return the caller if everything is at hand and nothing is wrong, else None."""
+        if not self._ready():
+            return None
+        try:
+            sha256 = secret_sha256(bearer_secret(authorization))
+            credential = self._source.fresh_credential(sha256, self._instant())
+            if credential is None:
+                return None
+            caller = accept(credential, self._clock())
+            require_role(caller, method)
+        except LatchkeyError:
+            return None
+        return caller
 
 
 class Deadline:
@@ -330,9 +380,10 @@ class Deadline:
         self._lost = lost
 
     def unary(self, method: str, inner: Unary) -> Unary:
-        if not method.startswith(SERVICES):
+        name = method.rpartition("/")[2]
+        if not method.startswith(SERVICES) or name in STREAMS:
             return inner
-        looks_up = method.rpartition("/")[2] in LOOKUPS
+        looks_up = name in LOOKUPS
 
         async def handle(request: Any, context: Context) -> Any:
             try:
@@ -358,14 +409,23 @@ def _bound(context: Context, default: float) -> float:
 
 
 def _begin(context: Context) -> None:
-    asked = _metadata(context, "x-request-id")
-    call_id = asked if asked and TOKEN.fullmatch(asked) else secrets.token_hex(12)
+    call_id = new_call_id(metadata_of("x-request-id"))
     current_call.set(Call(call_id, context.peer()))
     context.set_trailing_metadata(((REQUEST_ID_KEY, call_id),))
 
 
-def _metadata(context: Context, key: str) -> str | None:
-    for name, value in context.invocation_metadata() or ():
+_PROCESS_ID = secrets.token_hex(8)
+_calls = itertools.count(1)
+
+
+def new_call_id(asked: str | None) -> str:
+    """Return the id that the caller asked for, if it is a sound one, or one that no other call has."""
+    return asked if asked and TOKEN.fullmatch(asked) else f"{_PROCESS_ID}{next(_calls):08x}"
+
+
+def metadata_of(key: str) -> str | None:
+    """Return the text under a key of this call's metadata, or None."""
+    for name, value in current_metadata.get(()) or ():
         if name == key and isinstance(value, str):
             return value
     return None

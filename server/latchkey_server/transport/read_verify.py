@@ -28,13 +28,21 @@ _REMEMBERED_BYTES_MAX: Final = 512
 _remembered: "LRU[bytes, Question]" = LRU(_REMEMBERED_MAX)
 
 
-def read_item(raw: bytes) -> Item:
-    """Return what a serialised VerifyRequest asks, or what is wrong with it."""
+def known_question(raw: bytes) -> tuple[Question, int] | None:
+    """Return what a serialised VerifyRequest asks, and where its secret ends that begins at 2; None if not known."""
     if len(raw) > 2 and raw[0] == _KEY_TAG and raw[1] < _ONE_BYTE_LENGTH:
         end = 2 + raw[1]
         question = _remembered.get(raw[end:])
         if question is not None and 2 < end <= len(raw) and raw.isascii():
-            return Asked(hashlib.sha256(raw[2:end]).digest(), question)
+            return question, end
+    return None
+
+
+def read_item(raw: bytes) -> Item:
+    """Return what a serialised VerifyRequest asks, or what is wrong with it."""
+    if known := known_question(raw):
+        question, end = known
+        return Asked(hashlib.sha256(raw[2:end]).digest(), question)
     try:
         return _read(raw)
     except LatchkeyError as error:

@@ -1,6 +1,6 @@
 """The gRPC server: services, reflection, health, and what limits a connection."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -21,7 +21,7 @@ from latchkey.v1 import (
 )
 from latchkey_server.transport.admin_servicer import AdminServicer
 from latchkey_server.transport.health import Health
-from latchkey_server.transport.interceptors import Layer, Stack
+from latchkey_server.transport.interceptors import Layer, Shortcut, Stack
 from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
@@ -81,9 +81,16 @@ class _Generic:
         """Register nothing."""
 
 
-def build_server(services: Services, layers: Sequence[Layer], health: Health, *, channelz_on: bool) -> grpc.aio.Server:
+def build_server(
+    services: Services,
+    layers: Sequence[Layer],
+    shortcuts: Mapping[str, Shortcut],
+    health: Health,
+    *,
+    channelz_on: bool,
+) -> grpc.aio.Server:
     """Return a server with every service registered, not started."""
-    server = grpc.aio.server(interceptors=[Stack(layers)], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[Stack(layers, shortcuts)], options=_OPTIONS)
     generic = cast(grpc.aio.Server, _Generic(server))
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, generic)
     generic.add_generic_rpc_handlers(

@@ -9,8 +9,9 @@ import grpc
 from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.verifier import Answer, Item, Verifier, require_count
+from latchkey_server.domain.verifier import ITEMS_MAX, Answer, Item, Verifier, require_count
 from latchkey_server.observability import Metrics
+from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.call import caller
 from latchkey_server.transport.interceptors import Context
 from latchkey_server.transport.raw_frames import read_batch, write_batch
@@ -22,20 +23,21 @@ from latchkey_server.transport.write_verify import answer_bytes, decided_bytes, 
 class Verifications:
     """Reads items, has them decided on, and gives the results that fit; used and counted is what was given."""
 
-    def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
+    def __init__(self, verifier: Verifier, at_hand: AtHand, metrics: Metrics) -> None:
         self._verifier = verifier
+        self._at_hand = at_hand
         self._metrics = metrics
+
+    def at_once(self, raws: Sequence[bytes]) -> list[bytes] | None:
+        """Return a result for each item if all that it takes is at hand, else None; never waits."""
+        return self._at_hand.results(raws, caller()) if 1 <= len(raws) <= ITEMS_MAX else None
 
     async def one(self, raw: bytes) -> bytes:
         """Return the response to a request; raises what is wrong with it, or with the moment."""
         item = read_item(raw)
         if isinstance(item, LatchkeyError):
             raise item
-        verdict = self._verifier.at_once(caller(), item, self._verifier.clock())
-        if verdict is None:
-            verdict = await self._verifier.verify(caller(), item)
-        if isinstance(verdict, LatchkeyError):
-            raise verdict
+        verdict = await self._verifier.verify(caller(), item)
         self._verifier.touch(item.question, verdict)
         self._metrics.verified(verdict.code, 1)
         return answer_bytes(verdict, decided_bytes(verdict.decided_time), omit_metadata=item.question.omit_metadata)
@@ -59,8 +61,8 @@ class Verifications:
 class VerifyServicer:
     """Answers VerifyService. Not the generated servicer: three of its methods take and give bytes."""
 
-    def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
-        self._verifications = Verifications(verifier, metrics)
+    def __init__(self, verifier: Verifier, at_hand: AtHand, metrics: Metrics) -> None:
+        self._verifications = Verifications(verifier, at_hand, metrics)
 
     def handlers(self) -> "Mapping[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return a handler for each method."""
@@ -87,10 +89,11 @@ class VerifyServicer:
         return await self._verifications.one(request)
 
     async def batch_verify(self, request: bytes, _context: Context) -> bytes:
-        return write_batch(await self._verifications.many(read_batch(request).items))
+        items = read_batch(request).items
+        return write_batch(self._verifications.at_once(items) or await self._verifications.many(items))
 
-    def verify_stream(self, requests: AsyncIterator[bytes], _context: Context) -> AsyncIterator[bytes]:
-        return VerifyFrames(self._verifications.many).answers(requests)
+    async def verify_stream(self, _requests: AsyncIterator[bytes], context: Context) -> None:
+        await VerifyFrames(context, self._verifications.at_once, self._verifications.many).answer_all()
 
     def watch_keys(
         self, requests: AsyncIterator[pb.WatchKeysRequest], _context: Context

@@ -1,14 +1,16 @@
 """VerifyStream: frames are answered as they complete, at most 64 of them at a time on a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.transport.call import recheck
+from latchkey_server.transport.call import recheck, recheck_at_once
+from latchkey_server.transport.interceptors import Context
 from latchkey_server.transport.raw_frames import RawFrame, read_frame, write_frame
 from latchkey_server.transport.write_verify import filled, fitting
 
@@ -18,56 +20,84 @@ DEFAULT_TIMEOUT, TIMEOUT_MAX = 5.0, 30.0
 Verify = Callable[[Sequence[bytes]], Awaitable[list[bytes]]]
 """Gives a serialised VerifyResult for each serialised VerifyRequest."""
 
+AtOnce = Callable[[Sequence[bytes]], list[bytes] | None]
+"""The same without waiting, or None."""
+
 
 class VerifyFrames:
-    """Answers the frames of one stream."""
+    """Answers the frames of one stream, in the order in which they are done."""
 
-    def __init__(self, verify: Verify) -> None:
+    def __init__(self, context: Context, at_once: AtOnce, verify: Verify) -> None:
+        self._context = context
+        self._at_once = at_once
         self._verify = verify
         self._room = asyncio.Semaphore(IN_FLIGHT_MAX)
-        self._ready: asyncio.Queue[Awaitable[bytes] | None] = asyncio.Queue()
+        self._writing = asyncio.Lock()
+        self._working: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
 
-    async def answers(self, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield an answer for each frame as it completes; what is under way ends when the stream does.
+    async def answer_all(self) -> None:
+        """Answer each frame that comes, until the client has sent its last.
 
         Raises CredentialInvalid and RoleTooLow once the caller's credential no longer allows the stream.
         """
-        working: set[asyncio.Task[bytes]] = set()
-        reader = asyncio.create_task(self._read(frames, working))
+        reader = asyncio.current_task()
         try:
-            while (done := await self._ready.get()) is not None:
-                yield await done
-                self._room.release()
-            await reader
+            while (raw := await self._context.read()) is not grpc.aio.EOF:
+                frame = read_frame(raw)
+                answer = self._answer_at_once(frame)
+                if answer is not None:
+                    await self._write(answer)
+                else:
+                    await self._room.acquire()
+                    self._begin(frame, reader)
+            while self._working:
+                await asyncio.wait(self._working)
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
         finally:
-            for task in (reader, *working):
+            for task in self._working:
                 task.cancel()
-            await asyncio.gather(reader, *working, return_exceptions=True)
+            await asyncio.gather(*self._working, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
 
-    async def _read(self, frames: AsyncIterator[bytes], working: set[asyncio.Task[bytes]]) -> None:
-        try:
-            await self._room.acquire()
-            async for frame in frames:
-                task = asyncio.create_task(self._answer(frame))
-                working.add(task)
-                task.add_done_callback(working.discard)
-                task.add_done_callback(self._ready.put_nowait)
-                await self._room.acquire()
-            while working:
-                await asyncio.wait(working)
-        finally:
-            self._ready.put_nowait(None)
+    def _answer_at_once(self, frame: RawFrame) -> bytes | None:
+        if frame.timeout or not recheck_at_once():
+            return None
+        results = self._at_once(frame.items)
+        return None if results is None else write_frame(frame.frame_id, results)
 
-    async def _answer(self, raw: bytes) -> bytes:
-        frame = read_frame(raw)
+    def _begin(self, frame: RawFrame, reader: "asyncio.Task[None] | None") -> None:
+        task = asyncio.create_task(self._answer(frame))
+        self._working.add(task)
+
+        def done(task: "asyncio.Task[None]") -> None:
+            self._working.discard(task)
+            self._room.release()
+            if not task.cancelled() and (failure := task.exception()) is not None:
+                self._failure = failure
+                # It waits for the client's next frame, which may never come.
+                if reader is not None:
+                    reader.cancel()
+
+        task.add_done_callback(done)
+
+    async def _answer(self, frame: RawFrame) -> None:
         try:
             async with asyncio.timeout(_timeout(frame)):
                 await recheck()
-                return write_frame(frame.frame_id, await self._verify(frame.items))
+                answer = write_frame(frame.frame_id, await self._verify(frame.items))
         except TimeoutError:
-            return _refused(frame, errors.Deadline("The frame was not answered in its time; ask again."))
+            answer = _refused(frame, errors.Deadline("The frame was not answered in its time; ask again."))
         except (errors.Unavailable, errors.InvalidField) as error:
-            return _refused(frame, error)
+            answer = _refused(frame, error)
+        await self._write(answer)
+
+    async def _write(self, answer: bytes) -> None:
+        async with self._writing:
+            await self._context.write(answer)
 
 
 def _timeout(frame: RawFrame) -> float:

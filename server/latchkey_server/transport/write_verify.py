@@ -23,9 +23,9 @@ from latchkey_server.transport.wire import duration, optional_timestamp, revisio
 ANSWER_MAX: Final = 3_670_016
 """Bytes at which a batch's answer stops (3.5 MiB): clients receive 4 MiB by default."""
 
-_TAG_BYTES: Final = 6
+TAG_BYTES: Final = 6
 _FULL: Final = verification_pb2.VerifyResult(error=status_of(errors.AnswerTooLarge())).SerializeToString()
-_FULL_BYTES: Final = len(_FULL) + _TAG_BYTES
+_FULL_BYTES: Final = len(_FULL) + TAG_BYTES
 _RESULT_TAG: Final = b"\x0a"
 """Field 1, in a VerifyResult and in a VerifyResponse alike."""
 
@@ -64,17 +64,20 @@ def answer_bytes(verdict: Verdict, decided: bytes, *, omit_metadata: bool) -> by
     """Return a verdict as a VerifyResponse or, which is the same, a VerifyResult."""
     record = verdict.record
     if record is None:
-        return _delimited((_HEADS[verdict.code], decided))
+        return delimited((_HEADS[verdict.code], decided))
     parts = [
-        _HEADS[verdict.code],
-        _common(record, omit_metadata),
-        _revision(record.history, verdict.revision),
-        _cacheable(verdict.cacheable_for),
+        *lasting_pieces(verdict, record, omit_metadata),
+        revision_bytes(record.history, verdict.revision),
         decided,
     ]
     if verdict.degraded or verdict.checks or record.metered:
         parts.append(_particular(verdict, record))
-    return _delimited(parts)
+    return delimited(parts)
+
+
+def lasting_pieces(verdict: Verdict, record: Record, omit_metadata: bool) -> tuple[bytes, bytes, bytes]:
+    """Return the pieces of an answer that neither its moment nor the workspace's revision alters."""
+    return _HEADS[verdict.code], _common(record, omit_metadata), _cacheable(verdict.cacheable_for)
 
 
 def fitting(items: Sequence[Item], answers: Sequence[Answer]) -> list[bytes]:
@@ -89,7 +92,7 @@ def fitting(items: Sequence[Item], answers: Sequence[Answer]) -> list[bytes]:
                 decided_time, decided = answer.decided_time, decided_bytes(answer.decided_time)
             omit_metadata = not isinstance(item, LatchkeyError) and item.question.omit_metadata
             result = answer_bytes(answer, decided, omit_metadata=omit_metadata)
-        room -= len(result) + _TAG_BYTES - _FULL_BYTES
+        room -= len(result) + TAG_BYTES - _FULL_BYTES
         if room < 0:
             break
         results.append(result)
@@ -113,7 +116,7 @@ def _common(record: Record, omit_metadata: bool) -> bytes:
     return record.wire[omit_metadata]
 
 
-def _revision(history: History, number: int) -> bytes:
+def revision_bytes(history: History, number: int) -> bytes:
     """Return a workspace's revision; it moves seldom, and all of the workspace's records share it."""
     if history.wire is None or history.wire[0] != number:
         message = verification_pb2.Verification(revision=revision(Revision(history.workspace_id, number)))
@@ -146,7 +149,7 @@ def _degraded(degraded: Sequence[Degradation]) -> list[verification_pb2.Degradat
     return [verification_pb2.Degradation.ValueType(degradation) for degradation in degraded]
 
 
-def _delimited(parts: Sequence[bytes]) -> bytes:
+def delimited(parts: Sequence[bytes]) -> bytes:
     """Return a submessage made of joined parts, with its tag and length in front."""
     return b"".join((_RESULT_TAG, _varint(sum(map(len, parts))), *parts))
 
