@@ -280,7 +280,7 @@ class Keys:
             if len(keys) <= size or len(found) > size:
                 return cut(found, size, _view_cursor)
             before = keys[-1].key_id
-        return Page(found, str(before))
+        return Page(found, str(before), _view_cursor)
 
     async def _find(self, tx: Transaction, caller: Caller, secret: str) -> Secret:
         known = await tx.secrets.find(self._peppers.candidates(secret_sha256(secret)))

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -23,6 +23,13 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next_cursor: str | None
+    cursor_of: Callable[[T], str] = field(default=str, compare=False)
+
+    def first(self, count: int) -> "Page[T]":
+        """Return the page with only its first ``count`` items: the next one begins with what was left out."""
+        if count >= len(self.items):
+            return self
+        return Page(self.items[:count], self.cursor_of(self.items[count - 1]), self.cursor_of)
 
 
 def encode_token(binding: bytes, cursor: str | None) -> str:
@@ -66,7 +73,7 @@ def id_cursor(cursor: str | None) -> UUID | None:
 def cut(items: Sequence[T], size: int, cursor_of: Callable[[T], str]) -> Page[T]:
     """Return a page of ``size`` out of a list that was read one item longer."""
     shown = items[:size]
-    return Page(shown, cursor_of(shown[-1]) if len(items) > size else None)
+    return Page(shown, cursor_of(shown[-1]) if len(items) > size else None, cursor_of)
 
 
 def _digest(binding: bytes, cursor: str) -> bytes:

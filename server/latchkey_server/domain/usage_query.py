@@ -73,7 +73,7 @@ class UsageQueries:
                 UsageRecord(row.event, row.record_time, f"{row.event.occurred_time.isoformat()}/{row.id_hash.hex()}")
                 for row in found[: asked.limit]
             ]
-            return Page(shown, shown[-1].cursor if len(found) > asked.limit else None)
+            return Page(shown, shown[-1].cursor if len(found) > asked.limit else None, lambda record: record.cursor)
 
         return await self._store.read(work)
 

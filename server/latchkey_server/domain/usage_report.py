@@ -99,12 +99,14 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Rows and the totals of the whole selection in one snapshot, taken at ``as_of``."""
+    """The rows from ``offset`` on and the totals of the whole selection in one snapshot, taken at ``as_of``."""
 
     rows: Sequence[UsageRow] = ()
     totals: Measures = Measures()
     as_of: datetime | None = None
-    next_offset: int | None = None
+    offset: int = 0
+    more: bool = False
+    """Whether rows follow behind these."""
 
 
 @dataclass(frozen=True, slots=True)

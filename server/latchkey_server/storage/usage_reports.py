@@ -83,7 +83,8 @@ async def report(connection: Connection, workspace_id: UUID, question: UsageQues
         rows=[_row_of(row, question, keys) for row in shown],
         totals=_measures_of(totals) if totals else Measures(),
         as_of=totals["as_of"] if totals else None,
-        next_offset=question.offset + question.limit if len(rows) > question.limit else None,
+        offset=question.offset,
+        more=len(rows) > question.limit,
     )
 
 

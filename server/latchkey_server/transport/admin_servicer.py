@@ -13,6 +13,7 @@ from latchkey_server.domain.management_keys import ManagementKeyFields, Manageme
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.validation import Violations, check_storable
 from latchkey_server.domain.workspaces import WorkspaceFields, Workspaces
+from latchkey_server.transport.answers import fitting_page
 from latchkey_server.transport.call import binding, caller, origin
 from latchkey_server.transport.convert_admin import (
     API_MUTABLE,
@@ -77,10 +78,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         page = await self._workspaces.list(caller(), page_size(request.page_size), cursor)
-        return pb.ListWorkspacesResponse(
-            workspaces=[workspace_message(workspace) for workspace in page.items],
-            next_page_token=encode_token(bound, page.next_cursor),
-        )
+        shown, following = fitting_page(page, workspace_message)
+        return pb.ListWorkspacesResponse(workspaces=shown, next_page_token=encode_token(bound, following))
 
     async def UpdateWorkspace(self, request: pb.UpdateWorkspaceRequest, context: Context) -> pb.UpdateWorkspaceResponse:
         workspace_id = optional_id("workspace.workspace_id", ids.WORKSPACE, request.workspace.workspace_id)
@@ -107,9 +106,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         page = await self._apis.list(caller(), page_size(request.page_size), cursor)
-        return pb.ListApisResponse(
-            apis=[api_message(api) for api in page.items], next_page_token=encode_token(bound, page.next_cursor)
-        )
+        shown, following = fitting_page(page, api_message)
+        return pb.ListApisResponse(apis=shown, next_page_token=encode_token(bound, following))
 
     async def UpdateApi(self, request: pb.UpdateApiRequest, context: Context) -> pb.UpdateApiResponse:
         api_id = required_id("api.api_id", ids.API, request.api.api_id)
@@ -131,10 +129,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         page = await self._identities.list(caller(), page_size(request.page_size), cursor)
-        return pb.ListIdentitiesResponse(
-            identities=[identity_message(identity) for identity in page.items],
-            next_page_token=encode_token(bound, page.next_cursor),
-        )
+        shown, following = fitting_page(page, identity_message)
+        return pb.ListIdentitiesResponse(identities=shown, next_page_token=encode_token(bound, following))
 
     async def UpdateIdentity(self, request: pb.UpdateIdentityRequest, context: Context) -> pb.UpdateIdentityResponse:
         name = _identity_name("identity.", request.identity.identity_id, request.identity.external_id)
@@ -182,10 +178,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         cursor = decode_token(bound, request.page_token)
         size = page_size(request.page_size)
         page = await self._management_keys.list(caller(), request.show_revoked, size, cursor)
-        return pb.ListManagementKeysResponse(
-            management_keys=[management_key_message(view) for view in page.items],
-            next_page_token=encode_token(bound, page.next_cursor),
-        )
+        shown, following = fitting_page(page, management_key_message)
+        return pb.ListManagementKeysResponse(management_keys=shown, next_page_token=encode_token(bound, following))
 
     async def UpdateManagementKey(
         self, request: pb.UpdateManagementKeyRequest, context: Context
@@ -235,10 +229,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         cursor = decode_token(bound, request.page_token)
         wanted = read_audit_filter(request)
         page = await self._audit.list(caller(), wanted, page_size(request.page_size), cursor)
-        return pb.ListAuditEventsResponse(
-            audit_events=[audit_message(event) for event in page.items],
-            next_page_token=encode_token(bound, page.next_cursor),
-        )
+        shown, following = fitting_page(page, audit_message)
+        return pb.ListAuditEventsResponse(audit_events=shown, next_page_token=encode_token(bound, following))
 
 
 def _identity_name(path: str, identity_id: str, external_id: str) -> Name:

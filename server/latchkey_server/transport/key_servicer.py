@@ -12,6 +12,7 @@ from latchkey_server.domain.keys import Adjustment, Keys
 from latchkey_server.domain.model import KeyFields
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.validation import Violations
+from latchkey_server.transport.answers import fitting_page
 from latchkey_server.transport.call import binding, caller, origin
 from latchkey_server.transport.convert_key import (
     MUTABLE,
@@ -57,9 +58,8 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         page = await self._keys.list(caller(), read_key_filter(request), page_size(request.page_size), cursor)
-        return pb.ListKeysResponse(
-            keys=[key_message(view) for view in page.items], next_page_token=encode_token(bound, page.next_cursor)
-        )
+        shown, following = fitting_page(page, key_message)
+        return pb.ListKeysResponse(keys=shown, next_page_token=encode_token(bound, following))
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> pb.UpdateKeyResponse:
         key_id = required_id("key.key_id", ids.KEY, request.key.key_id)

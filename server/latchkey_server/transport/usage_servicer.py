@@ -10,6 +10,7 @@ from latchkey_server.domain.usage_query import DEFAULT_ROWS, MAX_ROWS, UsageQuer
 from latchkey_server.domain.usage_recorder import UsageRecorder
 from latchkey_server.domain.usage_report import EventPage
 from latchkey_server.domain.validation import Violations
+from latchkey_server.transport.answers import fitting, fitting_page
 from latchkey_server.transport.call import binding, caller
 from latchkey_server.transport.convert_usage import (
     measures_message,
@@ -41,22 +42,21 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         cursor = decode_token(bound, request.page_token)
         size = page_size(request.page_size, DEFAULT_ROWS, MAX_ROWS)
         report = await self._queries.report(caller(), read_ask(request), size, cursor)
-        following = None if report.next_offset is None else str(report.next_offset)
+        rows = fitting(map(row_message, report.rows))
+        more = report.more or len(rows) < len(report.rows)
         return pb.QueryUsageResponse(
-            rows=[row_message(row) for row in report.rows],
+            rows=rows,
             totals=measures_message(report.totals),
             as_of=optional_timestamp(report.as_of),
-            next_page_token=encode_token(bound, following),
+            next_page_token=encode_token(bound, str(report.offset + len(rows)) if more else None),
         )
 
     async def ListUsageEvents(self, request: pb.ListUsageEventsRequest, context: Context) -> pb.ListUsageEventsResponse:
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         page = await self._queries.events(caller(), self._read_page(request), cursor)
-        return pb.ListUsageEventsResponse(
-            events=[record_message(record) for record in page.items],
-            next_page_token=encode_token(bound, page.next_cursor),
-        )
+        shown, following = fitting_page(page, record_message)
+        return pb.ListUsageEventsResponse(events=shown, next_page_token=encode_token(bound, following))
 
     async def QueryVerifications(
         self, request: pb.QueryVerificationsRequest, context: Context

@@ -155,7 +155,9 @@ class ListWorkspacesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000."""
+    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a list."""
     def __init__(
@@ -381,7 +383,9 @@ class ListApisRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000."""
+    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a list."""
     def __init__(
@@ -609,7 +613,9 @@ class ListIdentitiesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000."""
+    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a list."""
     def __init__(
@@ -902,7 +908,9 @@ class ListManagementKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SHOW_REVOKED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000."""
+    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a list; it is bound to the filter it came from."""
     show_revoked: _builtins.bool
@@ -1166,7 +1174,9 @@ class ListAuditEventsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000."""
+    """page_size is how many to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a list; it is bound to the filter it came from."""
     target_id: _builtins.str

@@ -163,7 +163,9 @@ class ListKeysRequest(_message.Message):
     UNUSED_SINCE_TIME_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many keys to return at most; 0 means 50, more than 1000 is read as 1000."""
+    """page_size is how many keys to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a list; it is bound to the filter it came from."""
     api_id: _builtins.str

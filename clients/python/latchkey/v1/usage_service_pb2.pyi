@@ -209,7 +209,9 @@ class QueryUsageRequest(_message.Message):
     order_by: _usage_pb2.UsageMeasure.ValueType
     """order_by orders the groups inside a bucket, largest first. UNSPECIFIED means SPEND."""
     page_size: _builtins.int
-    """page_size is how many rows to return at most; 0 means 1000, more than 10,000 is read as 10,000."""
+    """page_size is how many rows to return at most; 0 means 1000, more than 10,000 is read as
+    10,000. A page also ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a report; it is bound to the question it came from. Each page is a snapshot of its own."""
     @_builtins.property
@@ -303,7 +305,9 @@ class ListUsageEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many events to return at most; 0 means 50, more than 1000 is read as 1000."""
+    """page_size is how many events to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a list; it is bound to the filter it came from."""
     @_builtins.property
@@ -454,7 +458,9 @@ class QueryVerificationsRequest(_message.Message):
     top: _builtins.int
     """top keeps the groups with the highest counts and sums the rest in a row with `other`; 0 keeps all, at most 1000."""
     page_size: _builtins.int
-    """page_size is how many rows to return at most; 0 means 1000, more than 10,000 is read as 10,000."""
+    """page_size is how many rows to return at most; 0 means 1000, more than 10,000 is read as
+    10,000. A page also ends before 3.5 MiB.
+    """
     page_token: _builtins.str
     """page_token continues a report; it is bound to the question it came from."""
     @_builtins.property

@@ -1,0 +1,33 @@
+"""Lists in answers: as many items as a client can receive, the rest on the next page."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from latchkey_server.domain.paging import Page
+from latchkey_server.transport.convert_verify import ANSWER_MAX
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+# A repeated field's tag and the longest length that fits.
+_TAG_BYTES = 5
+
+
+def fitting(messages: Iterable[M]) -> list[M]:
+    """Return the first of the messages, at least one, that an answer has room for; no further one is made."""
+    shown: list[M] = []
+    size = 0
+    for message in messages:
+        size += message.ByteSize() + _TAG_BYTES
+        if shown and size > ANSWER_MAX:
+            break
+        shown.append(message)
+    return shown
+
+
+def fitting_page(page: Page[T], convert: Callable[[T], M]) -> tuple[list[M], str | None]:
+    """Return the messages of a page as far as they fit into one answer, and the cursor behind the last of them."""
+    messages = fitting(map(convert, page.items))
+    return messages, page.first(len(messages)).next_cursor
