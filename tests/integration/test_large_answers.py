@@ -84,6 +84,19 @@ async def test_a_filtered_list_of_large_keys_loses_nothing_where_it_is_cut(owner
     assert max(sizes(found)) <= ANSWER_MAX
 
 
+async def test_an_import_of_which_every_item_breaks_many_rules_is_answered(owner: Client) -> None:
+    wrong = key_pb2.Key(name="x" * 129, allow_ips=[f"{number:🔑<60}" for number in range(15)])
+    item = key_service_pb2.ImportKeyItem(key=wrong, secret_sha256=b"1" * 32)
+    request = key_service_pb2.ImportKeysRequest(items=[item] * COUNT, request_id="wrong")
+
+    answer = await owner.keys.ImportKeys(request)
+    again = await owner.keys.ImportKeys(request)
+
+    assert [result.WhichOneof("result") for result in answer.results] == ["error"] * COUNT
+    assert ANSWER_MAX / 3 < answer.ByteSize() <= ANSWER_MAX
+    assert again == answer
+
+
 @pytest.fixture
 async def events(owner: Client) -> list[str]:
     """Report events that fill an answer, each a group of its own, and return their ids, oldest first."""

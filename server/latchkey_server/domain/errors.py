@@ -4,7 +4,7 @@ The message is one sentence for people that says what to do next; ``details`` be
 ever holds a secret or another component's error text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,26 +30,6 @@ class LatchkeyError(Exception):
         self.message = message
         self.violations = tuple(violations)
         self.details = details
-
-    @staticmethod
-    def restore(
-        reason: str, message: str, violations: Sequence[Violation], details: Mapping[str, str]
-    ) -> "LatchkeyError":
-        """Return the error of a reason as it was told before, from what was kept of it."""
-        kind = next(kind for kind in every_error() if kind.reason == reason)
-        error = kind.__new__(kind)
-        LatchkeyError.__init__(error, message, violations=violations, **details)
-        return error
-
-
-def every_error() -> Iterator[type[LatchkeyError]]:
-    """Yield every class of error that has a reason of its own, the base excepted."""
-    waiting = LatchkeyError.__subclasses__()
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        if "reason" in vars(kind):
-            yield kind
 
 
 class InvalidField(LatchkeyError):

@@ -16,6 +16,8 @@ from latchkey_server.domain.secret import Peppers, blank_mask
 
 ITEMS_MAX = 1_000
 HINT_MAX = 32
+VIOLATIONS_MAX = 8
+"""Violations told of one item: a thousand rejections have to fit into the answer, for it follows the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +138,27 @@ class Attempt:
 
 
 def _kept(result: ImportResult) -> Json:
-    if isinstance(result, UUID):
-        return {"key_id": str(result)}
-    violations = [[violation.field, violation.problem] for violation in result.violations]
-    return {"reason": result.reason, "message": result.message, "violations": violations, "details": result.details}
+    match result:
+        case UUID():
+            return {"key_id": str(result)}
+        case errors.ApiNotFound():
+            return {"reason": result.reason, "details": result.details}
+        case _:
+            told = [[violation.field, violation.problem] for violation in result.violations[:VIOLATIONS_MAX]]
+            return {"reason": result.reason, "violations": told}
 
 
 def _result(kept: Json) -> ImportResult:
     if "key_id" in kept:
         return UUID(kept["key_id"])
-    violations = tuple(Violation(field, problem) for field, problem in kept["violations"])
-    return LatchkeyError.restore(kept["reason"], kept["message"], violations, kept.get("details", {}))
+    match kept["reason"]:
+        case errors.InvalidField.reason:
+            return errors.InvalidField([Violation(field, problem) for field, problem in kept["violations"]])
+        case errors.ApiNotFound.reason:
+            return errors.ApiNotFound(kept["details"][errors.ApiNotFound.field])
+        case errors.ApiBinding.reason:
+            return errors.ApiBinding()
+        case errors.SecretRejected.reason:
+            return errors.SecretRejected()
+        case reason:
+            raise ValueError(reason)

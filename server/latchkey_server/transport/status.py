@@ -14,8 +14,9 @@ DOMAIN = "latchkey"
 REQUEST_ID_KEY = "latchkey-request-id"
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRY_AFTER_SECONDS = 1
-# All of it together has to stay below the 8 KiB of trailer that clients take.
-_ECHO_MAX, _VIOLATIONS_MAX, _MESSAGE_MAX = 128, 16, 512
+# In bytes. All of it together has to stay below the 8 KiB of trailer that clients take, and the statuses of a
+# thousand items, with fewer violations each, below the answer's 3.5 MiB.
+_ECHO_MAX, _VIOLATIONS_MAX, _MESSAGE_MAX = 128, 12, 512
 
 CODES: Final[dict[type[LatchkeyError], grpc.StatusCode]] = {
     errors.InvalidField: grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,12 +59,12 @@ def code_of(error: LatchkeyError) -> grpc.StatusCode:
 def status_of(error: LatchkeyError, call_id: str = "") -> status_pb2.Status:
     """Return the google.rpc.Status of an error, with the details that the specification names."""
     reason = f"ERROR_REASON_{error.reason}"
-    metadata = {name: value[:_ECHO_MAX] for name, value in error.details.items()}
+    metadata = {name: _clipped(value, _ECHO_MAX) for name, value in error.details.items()}
     details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))]
     if error.violations:
         violations = [
             error_details_pb2.BadRequest.FieldViolation(
-                field=violation.field[:_ECHO_MAX], description=violation.problem[:_ECHO_MAX]
+                field=_clipped(violation.field, _ECHO_MAX), description=_clipped(violation.problem, _ECHO_MAX)
             )
             for violation in error.violations[:_VIOLATIONS_MAX]
         ]
@@ -74,14 +75,18 @@ def status_of(error: LatchkeyError, call_id: str = "") -> status_pb2.Status:
     if call_id:
         details.append(_packed(error_details_pb2.RequestInfo(request_id=call_id)))
     code = code_pb2.Code.Value(code_of(error).name)
-    return status_pb2.Status(code=code, message=error.message[:_MESSAGE_MAX], details=details)
+    return status_pb2.Status(code=code, message=_clipped(error.message, _MESSAGE_MAX), details=details)
 
 
 def abort_status(error: LatchkeyError, call_id: str) -> RichStatus:
     """Return what a call is aborted with."""
     packed = status_of(error, call_id).SerializeToString()
     metadata = ((REQUEST_ID_KEY, call_id), (_DETAILS_KEY, packed))
-    return RichStatus(code_of(error), error.message[:_MESSAGE_MAX], metadata)
+    return RichStatus(code_of(error), _clipped(error.message, _MESSAGE_MAX), metadata)
+
+
+def _clipped(text: str, most: int) -> str:
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def _packed(

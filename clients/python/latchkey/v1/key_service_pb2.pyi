@@ -744,7 +744,7 @@ class ImportKeyResult(_message.Message):
     """key_id is the id of the imported key."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """error is why the item was rejected: INVALID_ARGUMENT with its violations, NOT_FOUND (API_NOT_FOUND), or
+        """error is why the item was rejected: INVALID_ARGUMENT with its first 8 violations, NOT_FOUND (API_NOT_FOUND), or
         FAILED_PRECONDITION (SECRET_REJECTED), one neutral reason for a hash that exists anywhere.
         """
 
