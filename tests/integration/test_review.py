@@ -12,6 +12,8 @@ from latchkey_server.app import utc_now
 from latchkey_server.domain.ids import new_id
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.last_used import LastUsedWriter
+from tests.integration.test_keys import update
+from tests.support.matrix_world import own_workspace
 from tests.support.service import Client, Service, rejection
 
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
@@ -95,3 +97,33 @@ async def test_a_flush_of_last_uses_that_is_cut_short_loses_nothing(dsn: str) ->
             after = await reading.fetchval("SELECT count(*) FROM key_last_used")
 
     assert (before, after) == (0, 1)
+
+
+@pytest.mark.parametrize("path", ["enabled", "model_limits.enabled"])
+async def test_a_mask_does_not_switch_a_key_by_what_was_not_sent(owner: Client, path: str) -> None:
+    limits = key_pb2.ModelLimits(enabled=True, models=["small"])
+    made = (await owner.create_key(key_pb2.Key(enabled=False, model_limits=limits))).key
+
+    failed = await rejection(update(owner, key_pb2.Key(key_id=made.key_id), "name", path))
+    limits_only = key_pb2.Key(key_id=made.key_id, model_limits=limits)
+    starred = (await update(owner, limits_only, "*")).key
+
+    assert (failed.code, failed.reason, failed.fields) == (*INVALID, [f"key.{path}"])
+    assert (starred.enabled, starred.model_limits) == (False, limits)
+
+
+async def test_a_mask_does_not_enable_a_workspace_by_what_was_not_sent(owner: Client, root: Client) -> None:
+    wanted = await own_workspace(owner)
+    wanted.enabled = False
+    await root.admin.UpdateWorkspace(
+        admin_service_pb2.UpdateWorkspaceRequest(workspace=wanted, update_mask=FieldMask(paths=["enabled"]))
+    )
+    wanted.ClearField("enabled")
+    request = admin_service_pb2.UpdateWorkspaceRequest(workspace=wanted, update_mask=FieldMask(paths=["enabled"]))
+
+    failed = await rejection(root.admin.UpdateWorkspace(request))
+    request.update_mask.paths[:] = ["*"]
+    starred = (await root.admin.UpdateWorkspace(request)).workspace
+
+    assert (failed.code, failed.reason, failed.fields) == (*INVALID, ["workspace.enabled"])
+    assert not starred.enabled

@@ -1,10 +1,11 @@
 """Field masks: what is named changes, what is not named stays (spec §2)."""
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from latchkey.v1 import key_pb2
+from latchkey_server.domain.errors import InvalidField
 from latchkey_server.transport.convert_key import MUTABLE
 from latchkey_server.transport.masks import applied, paths_of
 
@@ -27,7 +28,10 @@ def keys(draw: st.DrawFn) -> key_pb2.Key:
         allow_ips=draw(st.lists(st.just("10.0.0.1"), max_size=1)),
     )
     if draw(st.booleans()):
-        key.model_limits.enabled = draw(st.booleans())
+        if draw(st.booleans()):
+            key.model_limits.enabled = draw(st.booleans())
+        else:
+            key.model_limits.SetInParent()
         key.model_limits.models.extend(draw(st.lists(st.sampled_from(["m", "n"]), max_size=2)))
     if draw(st.booleans()):
         key.expire_time.seconds = draw(st.integers(0, 3))
@@ -46,7 +50,8 @@ def present(key: key_pb2.Key) -> set[str]:
 def test_named_fields_are_as_sent_and_all_others_as_they_were(
     sent: key_pb2.Key, current: key_pb2.Key, named: set[str]
 ) -> None:
-    result = applied(sent, current, paths_of(FieldMask(paths=named), sent, MUTABLE) if named else [])
+    assume(sent.HasField("enabled") or "enabled" not in named)
+    result = applied(sent, current, paths_of(FieldMask(paths=named), sent, MUTABLE, "key") if named else [])
 
     for field in TOP_LEVEL:
         source = sent if field in named else current
@@ -56,7 +61,7 @@ def test_named_fields_are_as_sent_and_all_others_as_they_were(
 
 @given(keys(), keys())
 def test_without_a_mask_the_fields_that_are_present_change(sent: key_pb2.Key, current: key_pb2.Key) -> None:
-    result = applied(sent, current, paths_of(None, sent, MUTABLE))
+    result = applied(sent, current, paths_of(None, sent, MUTABLE, "key"))
 
     for field in TOP_LEVEL:
         source = sent if field in present(sent) else current
@@ -64,15 +69,22 @@ def test_without_a_mask_the_fields_that_are_present_change(sent: key_pb2.Key, cu
 
 
 @given(keys(), keys())
-def test_a_star_replaces_every_field_that_can_be_changed(sent: key_pb2.Key, current: key_pb2.Key) -> None:
-    result = applied(sent, current, paths_of(FieldMask(paths=["*"]), sent, MUTABLE))
+def test_a_star_replaces_every_field_that_can_be_changed_but_an_unset_switch(
+    sent: key_pb2.Key, current: key_pb2.Key
+) -> None:
+    result = applied(sent, current, paths_of(FieldMask(paths=["*"]), sent, MUTABLE, "key"))
 
-    assert result == sent
+    expected = key_pb2.Key()
+    expected.CopyFrom(sent)
+    if not sent.HasField("enabled") and current.HasField("enabled"):
+        expected.enabled = current.enabled
+    assert result == expected
 
 
 @given(keys(), keys(), st.sets(st.sampled_from(NESTED), min_size=1))
 def test_a_nested_path_changes_nothing_beside_it(sent: key_pb2.Key, current: key_pb2.Key, named: set[str]) -> None:
-    result = applied(sent, current, paths_of(FieldMask(paths=named), sent, MUTABLE))
+    assume(sent.model_limits.HasField("enabled") or "model_limits.enabled" not in named)
+    result = applied(sent, current, paths_of(FieldMask(paths=named), sent, MUTABLE, "key"))
 
     for path in NESTED:
         outer, inner = path.split(".")
@@ -80,6 +92,19 @@ def test_a_nested_path_changes_nothing_beside_it(sent: key_pb2.Key, current: key
         assert getattr(getattr(result, outer), inner) == getattr(getattr(source, outer), inner), path
     for field in set(TOP_LEVEL) - {path.partition(".")[0] for path in named}:
         assert getattr(result, field) == getattr(current, field), field
+
+
+@given(keys(), st.sets(st.sampled_from(MUTABLE), min_size=1))
+def test_a_switch_that_is_named_and_not_sent_is_refused_by_name(sent: key_pb2.Key, named: set[str]) -> None:
+    switches = {"enabled": sent, "model_limits.enabled": sent.model_limits}
+    unset = {path for path, holder in switches.items() if path in named and not holder.HasField("enabled")}
+    refused: set[str] = set()
+    try:
+        paths_of(FieldMask(paths=named), sent, MUTABLE, "key")
+    except InvalidField as error:
+        refused = {violation.field for violation in error.violations}
+
+    assert refused == {f"key.{path}" for path in unset}
 
 
 @given(keys(), keys(), st.sets(st.sampled_from(TOP_LEVEL)))

@@ -83,7 +83,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def UpdateWorkspace(self, request: pb.UpdateWorkspaceRequest, context: Context) -> pb.UpdateWorkspaceResponse:
         workspace_id = optional_id("workspace.workspace_id", ids.WORKSPACE, request.workspace.workspace_id)
-        paths = paths_of(request.update_mask, request.workspace, WORKSPACE_MUTABLE)
+        paths = paths_of(request.update_mask, request.workspace, WORKSPACE_MUTABLE, "workspace")
 
         def edit(fields: WorkspaceFields) -> WorkspaceFields:
             return read_workspace(applied(request.workspace, workspace_fields_message(fields), paths))
@@ -111,7 +111,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def UpdateApi(self, request: pb.UpdateApiRequest, context: Context) -> pb.UpdateApiResponse:
         api_id = required_id("api.api_id", ids.API, request.api.api_id)
-        paths = paths_of(request.update_mask, request.api, API_MUTABLE)
+        paths = paths_of(request.update_mask, request.api, API_MUTABLE, "api")
         name = request.api.name if "name" in paths else None
         renamed = await self._apis.rename(origin("UpdateApi", request), api_id, name, request.etag)
         return pb.UpdateApiResponse(api=api_message(renamed.value), revision=revision(renamed.revision))
@@ -134,7 +134,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def UpdateIdentity(self, request: pb.UpdateIdentityRequest, context: Context) -> pb.UpdateIdentityResponse:
         name = _identity_name("identity.", request.identity.identity_id, request.identity.external_id)
-        paths = paths_of(request.update_mask, request.identity, IDENTITY_MUTABLE)
+        paths = paths_of(request.update_mask, request.identity, IDENTITY_MUTABLE, "identity")
 
         def edit(fields: IdentityFields) -> IdentityFields:
             return read_identity(applied(request.identity, identity_fields_message(fields), paths))
@@ -186,7 +186,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     ) -> pb.UpdateManagementKeyResponse:
         sent = request.management_key
         management_key_id = required_id("management_key.management_key_id", ids.MANAGEMENT_KEY, sent.management_key_id)
-        paths = paths_of(request.update_mask, sent, MANAGEMENT_KEY_MUTABLE)
+        paths = paths_of(request.update_mask, sent, MANAGEMENT_KEY_MUTABLE, "management_key")
 
         def edit(fields: ManagementKeyFields) -> ManagementKeyFields:
             return read_management_key(applied(sent, management_key_fields_message(fields), paths))

@@ -63,7 +63,7 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> pb.UpdateKeyResponse:
         key_id = required_id("key.key_id", ids.KEY, request.key.key_id)
-        paths = paths_of(request.update_mask, request.key, MUTABLE)
+        paths = paths_of(request.update_mask, request.key, MUTABLE, "key")
 
         def edit(fields: KeyFields) -> KeyFields:
             found = Violations("key")

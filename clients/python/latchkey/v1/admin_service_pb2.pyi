@@ -222,7 +222,9 @@ class UpdateWorkspaceRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """update_mask names the fields to change: name, enabled, settings, or a field inside settings."""
+        """update_mask names the fields to change: name, enabled, settings, or a field inside settings. `enabled` named and
+        absent is INVALID_ARGUMENT; `*` leaves an absent `enabled` as it is.
+        """
 
     def __init__(
         self,

@@ -170,7 +170,7 @@ class Key(_message.Message):
     """Key is an API key: what an end user sends to your services. It can call none of Latchkey's RPCs.
 
     Every clearable field has three states in an update: absent from the mask keeps it, present in the mask and empty
-    clears it, present with a value sets it.
+    clears it, present with a value sets it. `enabled` can't be cleared: see KeyService.UpdateKey.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -401,7 +401,9 @@ class ModelLimits(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
-    """enabled applies the list. When false the list is kept and ignored."""
+    """enabled applies the list. When false, or absent, the list is kept and ignored. A mask that names
+    `model_limits.enabled` while it is absent is INVALID_ARGUMENT.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """models are the allowed models, matched exactly and case-sensitively; trimmed, without duplicates, none empty, at
@@ -411,14 +413,16 @@ class ModelLimits(_message.Message):
     def __init__(
         self,
         *,
-        enabled: _builtins.bool = ...,
+        enabled: _builtins.bool | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "models", b"models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
 
 Global___ModelLimits: _TypeAlias = ModelLimits  # noqa: Y015
 

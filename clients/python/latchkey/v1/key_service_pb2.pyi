@@ -281,7 +281,9 @@ class UpdateKeyRequest(_message.Message):
         """update_mask names the fields to change: name, environment, enabled, expire_time, not_before_time, model_limits,
         allow_ips, scopes, spend_limit, credits, ratelimits, guardrail_id, firewall_policy_id, external_id, member,
         metadata, or a field inside model_limits, spend_limit or credits. A field named and absent from `key` is cleared.
-        `*` names them all. Without a mask the fields that are present in `key` are changed.
+        `*` names them all. Without a mask the fields that are present in `key` are changed. The switches `enabled` and
+        `model_limits.enabled` have no cleared state: named and absent they are INVALID_ARGUMENT, and `*` leaves an absent
+        `enabled` as it is.
         """
 
     def __init__(
