@@ -13,6 +13,7 @@ from latchkey_server.domain.model import Holder, Json, Key, Secret
 from latchkey_server.domain.mutations import Applied, Done, Mutations, Origin
 from latchkey_server.domain.ports import Transaction
 from latchkey_server.domain.secret import Peppers, blank_mask
+from latchkey_server.domain.validation import require_number
 
 ITEMS_MAX = 1_000
 HINT_MAX = 32
@@ -41,8 +42,7 @@ class KeyImport:
 
     async def run(self, origin: Origin, items: Sequence[ImportItem | LatchkeyError]) -> Applied[list[ImportResult]]:
         """Import the items and return a result for each, in order; raises InvalidField for their number only."""
-        if not 1 <= len(items) <= ITEMS_MAX:
-            raise errors.InvalidField.one("items", f"must have 1 to {ITEMS_MAX} entries")
+        require_number("items", len(items), ITEMS_MAX)
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Done:
             maker = await KeyMaker.of(tx, origin.caller, now, revision)

@@ -21,6 +21,7 @@ from latchkey_server.domain.usage import (
     roll_up,
     stored,
 )
+from latchkey_server.domain.validation import require_number
 
 EVENTS_MAX = 1_000
 AHEAD = timedelta(minutes=5)
@@ -47,8 +48,7 @@ class UsageRecorder:
 
     async def report(self, caller: Caller, items: Sequence[Item]) -> list[ItemResult]:
         """Record the events and return a result for each, in order; raises InvalidField for their number only."""
-        if not 1 <= len(items) <= EVENTS_MAX:
-            raise errors.InvalidField.one("events", f"must have 1 to {EVENTS_MAX} entries")
+        require_number("events", len(items), EVENTS_MAX)
         checked = [_checked(item) for item in items]
 
         async def work(tx: Transaction) -> list[ItemResult]:

@@ -96,6 +96,18 @@ def check_count(found: Violations, field: str, values: Collection[object], most:
         found.add(field, f"must have at most {most} entries")
 
 
+def counted(found: Violations, field: str, values: Sequence[T], most: int) -> Sequence[T]:
+    """Return a list, or nothing after noting that it is longer than ``most``: a list is counted before it is read."""
+    check_count(found, field, values, most)
+    return values if len(values) <= most else ()
+
+
+def require_number(field: str, count: int, most: int) -> None:
+    """Raise InvalidField unless a list has 1 to ``most`` entries."""
+    if not 1 <= count <= most:
+        raise errors.InvalidField.one(field, f"must have 1 to {most} entries")
+
+
 def check_range(found: Violations, field: str, value: int, least: int, most: int) -> int:
     """Return ``value`` after noting that it lies outside [least, most]."""
     if not least <= value <= most:

@@ -12,7 +12,7 @@ from latchkey.v1 import (
 )
 from latchkey_server.domain import ids
 from latchkey_server.domain.identities import IdentityFields
-from latchkey_server.domain.management_keys import ManagementKeyFields, ManagementKeyView
+from latchkey_server.domain.management_keys import API_IDS_MAX, ManagementKeyFields, ManagementKeyView
 from latchkey_server.domain.model import Api, AuditEvent, Identity, Role, Workspace, WorkspaceSettings, etag_of
 from latchkey_server.domain.ports import AuditFilter
 from latchkey_server.domain.validation import Violations, check_storable
@@ -149,7 +149,7 @@ def read_management_key(message: management_key_pb2.ManagementKey) -> Management
         name=message.name,
         role=read_enum(found, "role", Role, message.role),
         member=message.member,
-        api_ids=frozenset(read_ids(found, "api_ids", ids.API, message.api_ids)),
+        api_ids=frozenset(read_ids(found, "api_ids", ids.API, message.api_ids, API_IDS_MAX)),
         expire_time=read_time(found, "expire_time", message, "expire_time"),
     )
     found.check()

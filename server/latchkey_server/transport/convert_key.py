@@ -7,6 +7,7 @@ from uuid import UUID
 
 from latchkey.v1 import environment_pb2, key_pb2, key_service_pb2, ratelimit_pb2
 from latchkey_server.domain import ids
+from latchkey_server.domain.key_fields import ENTRIES_MAX
 from latchkey_server.domain.key_maker import KeyDraft
 from latchkey_server.domain.model import (
     CreditRefill,
@@ -28,7 +29,7 @@ from latchkey_server.domain.model import (
     etag_of,
 )
 from latchkey_server.domain.ports import KeyFilter
-from latchkey_server.domain.validation import Violations, check_count, check_environment, check_storable
+from latchkey_server.domain.validation import RATELIMITS_MAX, Violations, check_environment, check_storable, counted
 from latchkey_server.transport.wire import (
     duration,
     money,
@@ -81,9 +82,9 @@ def read_key_fields(message: key_pb2.Key, found: Violations) -> KeyFields:
         enabled=message.enabled if message.HasField("enabled") else True,
         expire_time=read_time(found, "expire_time", message, "expire_time"),
         not_before_time=read_time(found, "not_before_time", message, "not_before_time"),
-        model_limits=_read_model_limits(message),
-        allow_ips=tuple(message.allow_ips),
-        scopes=tuple(message.scopes),
+        model_limits=_read_model_limits(message, found),
+        allow_ips=tuple(counted(found, "allow_ips", message.allow_ips, ENTRIES_MAX)),
+        scopes=tuple(counted(found, "scopes", message.scopes, ENTRIES_MAX)),
         spend_limit=_read_spend_limit(message, found),
         credits=_read_credits(message, found),
         ratelimits=read_ratelimits(message.ratelimits, found),
@@ -152,7 +153,7 @@ def key_message(view: KeyView) -> key_pb2.Key:
     return message
 
 
-def read_ratelimits(messages: Iterable[ratelimit_pb2.RateLimit], found: Violations) -> tuple[RateLimit, ...]:
+def read_ratelimits(messages: Sequence[ratelimit_pb2.RateLimit], found: Violations) -> tuple[RateLimit, ...]:
     """Return rate limits; what can't be read is noted."""
     return tuple(
         RateLimit(
@@ -164,7 +165,7 @@ def read_ratelimits(messages: Iterable[ratelimit_pb2.RateLimit], found: Violatio
                 found, f"ratelimits[{index}].on_unavailable", OnUnavailable, message.on_unavailable, OnUnavailable.DENY
             ),
         )
-        for index, message in enumerate(messages)
+        for index, message in enumerate(counted(found, "ratelimits", messages, RATELIMITS_MAX))
     )
 
 
@@ -249,19 +250,16 @@ def spend_message(spend: SpendState | None) -> key_pb2.SpendState | None:
 
 def read_labels(filter_: environment_pb2.EnvironmentFilter, found: Violations, field: str) -> tuple[str, ...]:
     """Return the labels of a filter, normalised; what is wrong is noted."""
-    check_count(found, f"{field}.labels", filter_.labels, LABELS_MAX)
-    return tuple(
-        check_environment(found, f"{field}.labels[{index}]", label) for index, label in enumerate(filter_.labels)
-    )
+    asked = counted(found, f"{field}.labels", filter_.labels, LABELS_MAX)
+    return tuple(check_environment(found, f"{field}.labels[{index}]", label) for index, label in enumerate(asked))
 
 
 def read_key_filter(request: key_service_pb2.ListKeysRequest) -> KeyFilter:
     """Return which keys a list asks for; raises InvalidField."""
     found = Violations()
     api_ids: Sequence[UUID] = [read_id(found, "api_id", ids.API, request.api_id)] if request.api_id else []
-    statuses = frozenset(
-        read_enum(found, f"statuses[{index}]", KeyStatus, value) for index, value in enumerate(request.statuses)
-    )
+    asked = counted(found, "statuses", request.statuses, len(KeyStatus))
+    statuses = frozenset(read_enum(found, f"statuses[{index}]", KeyStatus, value) for index, value in enumerate(asked))
     wanted = KeyFilter(
         api_ids=frozenset(api_ids),
         labels=read_labels(request.environments, found, "environments"),
@@ -284,10 +282,11 @@ def _asked(
     return check_storable(found, name, getattr(request, name)) if request.HasField(name) else None
 
 
-def _read_model_limits(message: key_pb2.Key) -> ModelLimits | None:
+def _read_model_limits(message: key_pb2.Key, found: Violations) -> ModelLimits | None:
     if not message.HasField("model_limits"):
         return None
-    return ModelLimits(message.model_limits.enabled, tuple(message.model_limits.models))
+    models = counted(found, "model_limits.models", message.model_limits.models, ENTRIES_MAX)
+    return ModelLimits(message.model_limits.enabled, tuple(models))
 
 
 def _read_spend_limit(message: key_pb2.Key, found: Violations) -> SpendLimit | None:

@@ -8,7 +8,7 @@ from latchkey_server.domain import ids
 from latchkey_server.domain.buckets import Width
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.usage import ItemResult, UsageEvent, UsageType
-from latchkey_server.domain.usage_query import UsageAsk
+from latchkey_server.domain.usage_query import VALUES_MAX, UsageAsk
 from latchkey_server.domain.usage_recorder import Item
 from latchkey_server.domain.usage_report import (
     Dimension,
@@ -20,7 +20,7 @@ from latchkey_server.domain.usage_report import (
     UsageRecord,
     UsageRow,
 )
-from latchkey_server.domain.validation import Violations, check_storable
+from latchkey_server.domain.validation import Violations, check_storable, counted
 from latchkey_server.transport.convert_key import read_labels
 from latchkey_server.transport.wire import (
     money,
@@ -74,14 +74,13 @@ def result_message(result: ItemResult) -> usage_service_pb2.UsageEventResult:
 def read_ask(request: usage_service_pb2.QueryUsageRequest) -> UsageAsk:
     """Return the report that a request asks for; raises InvalidField."""
     found = Violations()
+    grouped = counted(found, "group_by", request.group_by, len(Dimension))
     ask = UsageAsk(
         start=required_time(found, "start_time", request, "start_time"),
         end=required_time(found, "end_time", request, "end_time"),
         width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
         zone=request.time_zone,
-        group_by=tuple(
-            read_enum(found, f"group_by[{index}]", Dimension, value) for index, value in enumerate(request.group_by)
-        ),
+        group_by=tuple(read_enum(found, f"group_by[{index}]", Dimension, value) for index, value in enumerate(grouped)),
         wanted=read_filter(request.filter, found),
         top=request.top,
         order_by=read_enum(found, "order_by", Measure, request.order_by, Measure.SPEND),
@@ -95,17 +94,18 @@ def read_filter(message: usage_pb2.UsageFilter, found: Violations) -> UsageFilte
     return UsageFilter(
         labels=read_labels(message.environments, found, "filter.environments"),
         unlabeled=message.environments.unlabeled,
-        key_ids=read_ids(found, "filter.key_ids", ids.KEY, message.key_ids),
+        key_ids=read_ids(found, "filter.key_ids", ids.KEY, message.key_ids, VALUES_MAX),
         models=_texts(found, "filter.models", message.models),
         members=_texts(found, "filter.members", message.members),
         tasks=_texts(found, "filter.tasks", message.tasks),
         external_ids=_texts(found, "filter.external_ids", message.external_ids),
-        api_ids=read_ids(found, "filter.api_ids", ids.API, message.api_ids),
+        api_ids=read_ids(found, "filter.api_ids", ids.API, message.api_ids, VALUES_MAX),
     )
 
 
 def _texts(found: Violations, field: str, texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(check_storable(found, f"{field}[{index}]", text) for index, text in enumerate(texts))
+    asked = counted(found, field, texts, VALUES_MAX)
+    return tuple(check_storable(found, f"{field}[{index}]", text) for index, text in enumerate(asked))
 
 
 def row_message(row: UsageRow) -> usage_pb2.UsageRow:

@@ -7,11 +7,11 @@ from latchkey.v1 import environment_pb2, key_service_pb2_grpc
 from latchkey.v1 import key_service_pb2 as pb
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.key_import import ImportItem, KeyImport
+from latchkey_server.domain.key_import import ITEMS_MAX, ImportItem, KeyImport
 from latchkey_server.domain.keys import Adjustment, Keys
 from latchkey_server.domain.model import KeyFields
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.validation import Violations, require_number
 from latchkey_server.transport.answers import fitting_page
 from latchkey_server.transport.call import binding, caller, origin
 from latchkey_server.transport.convert_key import (
@@ -111,6 +111,7 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         return pb.LookupKeyResponse(key=key_message(view), secret_id=ids.format_id(ids.SECRET, secret_id))
 
     async def ImportKeys(self, request: pb.ImportKeysRequest, context: Context) -> pb.ImportKeysResponse:
+        require_number("items", len(request.items), ITEMS_MAX)
         items = [_read_item(item) for item in request.items]
         imported = await self._imports.run(origin("ImportKeys", request), items)
         results = [

@@ -12,6 +12,7 @@ from latchkey_server.domain.errors import Violation
 M = TypeVar("M", bound=Message)
 
 WHOLE = "*"
+PATHS_MAX = 64
 
 
 def paths_of(mask: FieldMask | None, sent: Message, mutable: Collection[str], at: str) -> list[str]:
@@ -26,6 +27,8 @@ def paths_of(mask: FieldMask | None, sent: Message, mutable: Collection[str], at
         return [path for path in top_level if path in present]
     if list(mask.paths) == [WHOLE]:
         return [path for path in top_level if not _unset_switch(sent, path)]
+    if len(mask.paths) > PATHS_MAX:
+        raise errors.InvalidField.one("update_mask", f"must have at most {PATHS_MAX} paths")
     wrong = [path for path in mask.paths if path not in mutable]
     if wrong:
         problem = "is not a field that can be changed"

@@ -7,9 +7,9 @@ from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.usage import UsageType
 from latchkey_server.domain.usage_query import DEFAULT_ROWS, MAX_ROWS, UsageQueries, default_range
-from latchkey_server.domain.usage_recorder import UsageRecorder
+from latchkey_server.domain.usage_recorder import EVENTS_MAX, UsageRecorder
 from latchkey_server.domain.usage_report import EventPage
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.validation import Violations, counted, require_number
 from latchkey_server.transport.answers import fitting, fitting_page
 from latchkey_server.transport.call import binding, caller
 from latchkey_server.transport.convert_usage import (
@@ -34,6 +34,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         self._clock = clock
 
     async def ReportUsage(self, request: pb.ReportUsageRequest, context: Context) -> pb.ReportUsageResponse:
+        require_number("events", len(request.events), EVENTS_MAX)
         results = await self._recorder.report(caller(), [read_event(event) for event in request.events])
         return pb.ReportUsageResponse(results=[result_message(result) for result in results])
 
@@ -71,8 +72,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
             self._clock(),
         )
         wanted = read_filter(request.filter, found)
-        types = tuple(
-            read_enum(found, f"types[{index}]", UsageType, value) for index, value in enumerate(request.types)
-        )
+        asked = counted(found, "types", request.types, len(UsageType))
+        types = tuple(read_enum(found, f"types[{index}]", UsageType, value) for index, value in enumerate(asked))
         found.check()
         return EventPage(start=start, end=end, wanted=wanted, types=types, limit=page_size(request.page_size))

@@ -15,7 +15,7 @@ from google.type.money_pb2 import Money
 from latchkey.v1 import revision_pb2
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.model import NANOS, Json, Revision
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.validation import Violations, counted
 
 E = TypeVar("E", bound=enum.IntEnum)
 
@@ -148,9 +148,10 @@ def read_id(found: Violations, field: str, prefix: str, text: str) -> UUID:
     return found.attempt(field, lambda: ids.parse_id(prefix, text), UUID(int=0))
 
 
-def read_ids(found: Violations, field: str, prefix: str, texts: Sequence[str]) -> tuple[UUID, ...]:
-    """Return the ids that ``texts`` name; malformed ones are noted."""
-    return tuple(read_id(found, f"{field}[{index}]", prefix, text) for index, text in enumerate(texts))
+def read_ids(found: Violations, field: str, prefix: str, texts: Sequence[str], most: int) -> tuple[UUID, ...]:
+    """Return the ids that ``texts`` name; malformed ones are noted, and more than ``most``."""
+    asked = counted(found, field, texts, most)
+    return tuple(read_id(found, f"{field}[{index}]", prefix, text) for index, text in enumerate(asked))
 
 
 def required_id(field: str, prefix: str, text: str) -> UUID:

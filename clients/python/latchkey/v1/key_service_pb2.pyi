@@ -184,8 +184,8 @@ class ListKeysRequest(_message.Message):
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_key_pb2.KeyStatus.ValueType]:
-        """statuses keeps the keys that have one of these statuses now. A page may then hold fewer keys than asked for while
-        more follow.
+        """statuses keeps the keys that have one of these statuses now, at most 7. A page may then hold fewer keys than asked
+        for while more follow.
         """
 
     @_builtins.property

@@ -224,7 +224,7 @@ class QueryUsageRequest(_message.Message):
 
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[_usage_pb2.UsageDimension.ValueType]:
-        """group_by names the dimensions to group by; none sums everything."""
+        """group_by names the dimensions to group by, each once; none sums everything."""
 
     @_builtins.property
     def filter(self) -> _usage_pb2.UsageFilter:
@@ -324,7 +324,7 @@ class ListUsageEventsRequest(_message.Message):
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_usage_pb2.UsageType.ValueType]:
-        """types selects by type; none means all."""
+        """types selects by type, at most 5; none means all."""
 
     def __init__(
         self,
