@@ -277,6 +277,17 @@ class UsageConflict(LatchkeyError):
         )
 
 
+class SumOutOfRange(LatchkeyError):
+    """A sum is beyond what the answer's numbers hold."""
+
+    reason = "SUM_OUT_OF_RANGE"
+
+    def __init__(self, measure: str) -> None:
+        super().__init__(
+            "A sum is beyond the numbers of an answer; ask for a shorter range or a narrower filter.", measure=measure
+        )
+
+
 class AnswerTooLarge(LatchkeyError):
     """The rest of a batch would not fit into one answer."""
 

@@ -25,7 +25,8 @@ from latchkey_server.domain.validation import (
 )
 
 COST_MAX = 1_000_000 * NANOS
-TOKENS_MAX = 1_000_000_000_000
+# An answer's sums are int64: beyond it lie over nine thousand million maximal events, half that for total_tokens.
+COUNT_MAX = UNITS_MAX
 EVENT_ID_MAX = 128
 TEXT_MAX = 128
 METADATA_MAX = 512
@@ -123,10 +124,10 @@ def check_event(event: UsageEvent) -> None:
 
 
 def _check_numbers(found: Violations, event: UsageEvent) -> None:
-    check_range(found, "requests", event.requests or 0, 0, UNITS_MAX)
-    check_range(found, "input_tokens", event.input_tokens, 0, TOKENS_MAX)
-    check_range(found, "output_tokens", event.output_tokens, 0, TOKENS_MAX)
-    check_range(found, "cached_tokens", event.cached_tokens, 0, TOKENS_MAX)
+    check_range(found, "requests", event.requests or 0, 0, COUNT_MAX)
+    check_range(found, "input_tokens", event.input_tokens, 0, COUNT_MAX)
+    check_range(found, "output_tokens", event.output_tokens, 0, COUNT_MAX)
+    check_range(found, "cached_tokens", event.cached_tokens, 0, COUNT_MAX)
     if event.cached_tokens > event.input_tokens:
         found.add("cached_tokens", "must be at most input_tokens")
     if not -COST_MAX <= event.cost <= COST_MAX:

@@ -46,7 +46,7 @@ class UsageQueries:
         self._clock = clock
 
     async def report(self, caller: Caller, ask: UsageAsk, size: int, cursor: str | None) -> UsageReport:
-        """Return one page of a report with the totals of the whole; raises InvalidField."""
+        """Return one page of a report with the totals of the whole; raises InvalidField and SumOutOfRange."""
         question = _question(ask, size, cursor)
         bound = _bound(caller, question.wanted)
 
@@ -55,7 +55,10 @@ class UsageQueries:
                 return UsageReport(as_of=self._clock())
             return await tx.usage.report(caller.workspace_id, replace(question, wanted=bound))
 
-        return await self._store.read(work)
+        report = await self._store.read(work)
+        # No row can hold more of anything than the whole.
+        report.totals.require_told()
+        return report
 
     async def events(self, caller: Caller, asked: EventPage, cursor: str | None) -> Page[UsageRecord]:
         """Return one page of events, newest first; raises InvalidField."""

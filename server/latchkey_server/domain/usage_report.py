@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from latchkey_server.domain import errors
 from latchkey_server.domain.buckets import Bucket
 from latchkey_server.domain.usage import UsageEvent, UsageType
+
+COUNT_TOLD_MAX = 2**63 - 1
 
 
 class Dimension(enum.IntEnum):
@@ -72,6 +75,19 @@ class Measures:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+
+    def require_told(self) -> None:
+        """Raise SumOutOfRange for a count beyond int64; money travels as whole dollars and has room for all of it."""
+        counts = {
+            "requests": self.requests,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_tokens": self.cached_tokens,
+            "total_tokens": self.input_tokens + self.output_tokens,
+        }
+        for measure, count in counts.items():
+            if count > COUNT_TOLD_MAX:
+                raise errors.SumOutOfRange(measure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ CODES: Final[dict[type[LatchkeyError], grpc.StatusCode]] = {
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.EtagMismatch: grpc.StatusCode.ABORTED,
     errors.OccurredTimeOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    errors.SumOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.UsageConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SlowConsumer: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -506,6 +506,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "latchkey"
         }
     """
+    ERROR_REASON_SUM_OUT_OF_RANGE: _ErrorReason.ValueType  # 40
+    """ERROR_REASON_SUM_OUT_OF_RANGE (OUT_OF_RANGE): a total of the report is beyond int64. Ask for a shorter range or with
+    a narrower filter.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "ERROR_REASON_SUM_OUT_OF_RANGE",
+          "domain": "latchkey",
+          "metadata": {
+            "measure": "total_tokens"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call, or an item of one, failed. It travels as google.rpc.ErrorInfo with the full name of the
@@ -994,6 +1008,20 @@ Example of an ErrorInfo:
     {
       "reason": "ERROR_REASON_INTERNAL",
       "domain": "latchkey"
+    }
+"""
+ERROR_REASON_SUM_OUT_OF_RANGE: ErrorReason.ValueType  # 40
+"""ERROR_REASON_SUM_OUT_OF_RANGE (OUT_OF_RANGE): a total of the report is beyond int64. Ask for a shorter range or with
+a narrower filter.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "ERROR_REASON_SUM_OUT_OF_RANGE",
+      "domain": "latchkey",
+      "metadata": {
+        "measure": "total_tokens"
+      }
     }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

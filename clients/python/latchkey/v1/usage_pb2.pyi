@@ -233,11 +233,13 @@ class UsageEvent(_message.Message):
     task: _builtins.str
     """task is what it was used for, at most 128 code points."""
     requests: _builtins.int
-    """requests is the number of requests, 0 to 1,000,000,000; absent means 1 for CONSUME and 0 otherwise."""
+    """requests is the number of requests, 0 to 1,000,000,000; absent means 1 for CONSUME and 0 otherwise. The maxima of
+    an event keep the int64 sums of thousands of millions of events in range.
+    """
     input_tokens: _builtins.int
-    """input_tokens is the number of input tokens, 0 to 1,000,000,000,000."""
+    """input_tokens is the number of input tokens, 0 to 1,000,000,000."""
     output_tokens: _builtins.int
-    """output_tokens is the number of output tokens, 0 to 1,000,000,000,000."""
+    """output_tokens is the number of output tokens, 0 to 1,000,000,000."""
     cached_tokens: _builtins.int
     """cached_tokens is how many of the input tokens came from a cache; at most input_tokens."""
     operation_id: _builtins.str

@@ -81,6 +81,8 @@ class UsageServiceServicer:
     def QueryUsage(self, request, context):
         """QueryUsage sums usage over [start_time, end_time). The sum over any grouping equals the total equals the sum of
         the events; adjacent ranges add up, in every time zone.
+
+        Errors: OUT_OF_RANGE (SUM_OUT_OF_RANGE) for a total beyond int64.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

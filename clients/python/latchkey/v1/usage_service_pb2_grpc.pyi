@@ -29,6 +29,8 @@ class UsageServiceStub:
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
     """QueryUsage sums usage over [start_time, end_time). The sum over any grouping equals the total equals the sum of
     the events; adjacent ranges add up, in every time zone.
+
+    Errors: OUT_OF_RANGE (SUM_OUT_OF_RANGE) for a total beyond int64.
     """
     ListUsageEvents: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageEventsRequest, _usage_service_pb2.ListUsageEventsResponse]
     """ListUsageEvents returns the recorded events, newest first."""
@@ -64,6 +66,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_usage_service_pb2.QueryUsageResponse]:
         """QueryUsage sums usage over [start_time, end_time). The sum over any grouping equals the total equals the sum of
         the events; adjacent ranges add up, in every time zone.
+
+        Errors: OUT_OF_RANGE (SUM_OUT_OF_RANGE) for a total beyond int64.
         """
 
     @_abc_1.abstractmethod
