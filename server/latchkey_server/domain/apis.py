@@ -6,6 +6,7 @@ from uuid import UUID
 
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access import Caller, require_unbound
+from latchkey_server.domain.kept import keep_api, kept_api
 from latchkey_server.domain.model import Api, Change, ChangeKind, Json, etag_of
 from latchkey_server.domain.mutations import Applied, Done, Entry, Mutations, Origin, View
 from latchkey_server.domain.paging import Page, cut, id_cursor
@@ -115,11 +116,14 @@ def _done(action: str, before: Api | None, after: Api | None) -> Done:
         snapshot(after) if after else None,
     )
     change = Change(ChangeKind.API_CHANGED, api.api_id)
-    return Done((change,), (entry,), {"api_id": str(api.api_id)})
+    return Done((change,), (entry,), keep_api(api))
 
 
 def _view(caller: Caller) -> View[Api]:
-    async def view(tx: Transaction, _now: datetime, outcome: Json) -> Api:
-        return await _visible(tx, caller, UUID(outcome["api_id"]))
+    async def view(_tx: Transaction, _now: datetime, outcome: Json) -> Api:
+        api = kept_api(outcome)
+        if not caller.covers_api(api.api_id):
+            raise errors.ApiNotFound(ids.format_id(ids.API, api.api_id))
+        return api
 
     return view

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access import Caller, require_unbound
+from latchkey_server.domain.kept import keep_identity, kept_identity
 from latchkey_server.domain.model import Change, ChangeKind, Identity, Json, RateLimit, etag_of
 from latchkey_server.domain.mutations import Applied, Done, Entry, Mutations, Origin
 from latchkey_server.domain.paging import Page, cut, id_cursor
@@ -93,10 +94,7 @@ class Identities:
             await tx.identities.update(after)
             return _done("identity.update", before, after)
 
-        async def view(tx: Transaction, _now: datetime, outcome: Json) -> Identity:
-            return await _existing(tx, workspace_id, UUID(outcome["identity_id"]))
-
-        return await self._mutations.run(origin, work, view)
+        return await self._mutations.run(origin, work, _view)
 
     async def delete(self, origin: Origin, identity_id: UUID, etag: str = "") -> Applied[None]:
         """Remove an identity without keys. Raises IdentityNotFound, EtagMismatch, IdentityInUse and ApiBinding."""
@@ -138,7 +136,11 @@ def _done(action: str, before: Identity | None, after: Identity | None) -> Done:
         snapshot(after) if after else None,
     )
     change = Change(ChangeKind.IDENTITY_CHANGED, identity.identity_id)
-    return Done((change,), (entry,), {"identity_id": str(identity.identity_id)})
+    return Done((change,), (entry,), keep_identity(identity))
+
+
+async def _view(_tx: Transaction, _now: datetime, outcome: Json) -> Identity:
+    return kept_identity(outcome)
 
 
 async def _find(tx: Transaction, workspace_id: UUID, name: Name) -> Identity | None:

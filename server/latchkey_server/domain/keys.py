@@ -9,6 +9,7 @@ from latchkey.rules import secret_sha256
 from latchkey_server.domain import errors, ids, key_fields
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.budgets import credit_state
+from latchkey_server.domain.kept import keep_credits, kept_credits
 from latchkey_server.domain.key_maker import KeyDraft, KeyMaker, key_changed
 from latchkey_server.domain.key_views import view_key, view_keys
 from latchkey_server.domain.model import (
@@ -242,29 +243,20 @@ class Keys:
         async def work(tx: Transaction, now: datetime, _revision: int) -> Done:
             key = await living_key(tx, origin.caller, key_id)
             stored = await tx.keys.lock_balance(key.workspace_id, key_id)
-            state = credit_state(key.fields.credits, stored, now)
-            if state is None:
+            before = credit_state(key.fields.credits, stored, now)
+            if before is None:
                 raise errors.CreditsNotSet(
                     "The key has no credits; set them with UpdateKey first.", key_id=ids.format_id(ids.KEY, key_id)
                 )
-            remaining = adjustment.amount + (state.remaining if adjustment.relative else 0)
-            if not 0 <= remaining <= key_fields.CREDITS_MAX:
-                raise errors.CreditsInsufficient(
-                    f"The balance must stay 0 to {key_fields.CREDITS_MAX:,}; {state.remaining:,} remain.",
-                    remaining=str(state.remaining),
-                )
-            await tx.keys.update_balance(key.workspace_id, key_id, Balance(remaining, now))
-            entry = Entry(
-                "key.adjust_credits",
-                ids.format_id(ids.KEY, key_id),
-                {"remaining": state.remaining},
-                {"remaining": remaining},
-            )
-            return Done(audit=(entry,), outcome={"key_id": str(key_id)})
+            after = replace(before, remaining=_adjusted(before.remaining, adjustment))
+            await tx.keys.update_balance(key.workspace_id, key_id, Balance(after.remaining, now))
+            facts = ({"remaining": before.remaining}, {"remaining": after.remaining})
+            entry = Entry("key.adjust_credits", ids.format_id(ids.KEY, key_id), *facts)
+            return Done(audit=(entry,), outcome=keep_credits(after))
 
-        async def view(tx: Transaction, now: datetime, _outcome: Json) -> CreditState:
-            shown = await view_key(tx, origin.caller.workspace_id, key_id, now)
-            return shown.credits or CreditState(0, None)
+        async def view(tx: Transaction, _now: datetime, outcome: Json) -> CreditState:
+            await visible_key(tx, origin.caller, key_id)
+            return kept_credits(outcome)
 
         return await self._mutations.run(origin, work, view)
 
@@ -301,6 +293,16 @@ class Keys:
             end_time=None,
             ended=False,
         )
+
+
+def _adjusted(remaining: int, adjustment: Adjustment) -> int:
+    """Return what a balance becomes; raises CreditsInsufficient for one out of range."""
+    adjusted = adjustment.amount + (remaining if adjustment.relative else 0)
+    if not 0 <= adjusted <= key_fields.CREDITS_MAX:
+        raise errors.CreditsInsufficient(
+            f"The balance must stay 0 to {key_fields.CREDITS_MAX:,}; {remaining:,} remain.", remaining=str(remaining)
+        )
+    return adjusted
 
 
 def bound_filter(caller: Caller, wanted: KeyFilter) -> KeyFilter | None:

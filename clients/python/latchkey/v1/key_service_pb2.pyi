@@ -857,7 +857,7 @@ class AdjustCreditsResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def balance(self) -> _key_pb2.CreditBalance:
-        """balance is what remains now."""
+        """balance is what remained after the adjustment."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class KeyServiceStub:
     workspace or api answers exactly like an unknown one: NOT_FOUND (KEY_NOT_FOUND). Mutations in a disabled workspace
     are FAILED_PRECONDITION (WORKSPACE_DISABLED). Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
-    (REQUEST_ID_REUSED).
+    (REQUEST_ID_REUSED). A replay answers what the first call answered, with the key as it is now and never a secret.
     """
 
     def __init__(self, channel):
@@ -110,7 +110,7 @@ class KeyServiceServicer:
     workspace or api answers exactly like an unknown one: NOT_FOUND (KEY_NOT_FOUND). Mutations in a disabled workspace
     are FAILED_PRECONDITION (WORKSPACE_DISABLED). Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
-    (REQUEST_ID_REUSED).
+    (REQUEST_ID_REUSED). A replay answers what the first call answered, with the key as it is now and never a secret.
     """
 
     def CreateKey(self, request, context):
@@ -205,7 +205,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdjustCredits(self, request, context):
-        """AdjustCredits sets the credit balance or adds to it; the balance never falls below zero.
+        """AdjustCredits sets the credit balance or adds to it; the balance never falls below zero. A replay answers the
+        balance that the first call made.
 
         Errors: FAILED_PRECONDITION (CREDITS_NOT_SET, CREDITS_INSUFFICIENT).
         """
@@ -291,7 +292,7 @@ class KeyService:
     workspace or api answers exactly like an unknown one: NOT_FOUND (KEY_NOT_FOUND). Mutations in a disabled workspace
     are FAILED_PRECONDITION (WORKSPACE_DISABLED). Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
-    (REQUEST_ID_REUSED).
+    (REQUEST_ID_REUSED). A replay answers what the first call answered, with the key as it is now and never a secret.
     """
 
     @staticmethod

@@ -19,7 +19,7 @@ class KeyServiceStub:
     workspace or api answers exactly like an unknown one: NOT_FOUND (KEY_NOT_FOUND). Mutations in a disabled workspace
     are FAILED_PRECONDITION (WORKSPACE_DISABLED). Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
-    (REQUEST_ID_REUSED).
+    (REQUEST_ID_REUSED). A replay answers what the first call answered, with the key as it is now and never a secret.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -66,7 +66,8 @@ class KeyServiceStub:
     ListEnvironments: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListEnvironmentsRequest, _key_service_pb2.ListEnvironmentsResponse]
     """ListEnvironments returns the labels in use with their key counts, the most used first."""
     AdjustCredits: _aio.UnaryUnaryMultiCallable[_key_service_pb2.AdjustCreditsRequest, _key_service_pb2.AdjustCreditsResponse]
-    """AdjustCredits sets the credit balance or adds to it; the balance never falls below zero.
+    """AdjustCredits sets the credit balance or adds to it; the balance never falls below zero. A replay answers the
+    balance that the first call made.
 
     Errors: FAILED_PRECONDITION (CREDITS_NOT_SET, CREDITS_INSUFFICIENT).
     """
@@ -78,7 +79,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     workspace or api answers exactly like an unknown one: NOT_FOUND (KEY_NOT_FOUND). Mutations in a disabled workspace
     are FAILED_PRECONDITION (WORKSPACE_DISABLED). Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
-    (REQUEST_ID_REUSED).
+    (REQUEST_ID_REUSED). A replay answers what the first call answered, with the key as it is now and never a secret.
     """
 
     @_abc_1.abstractmethod
@@ -195,7 +196,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.AdjustCreditsRequest,
         context: _aio.ServicerContext[_key_service_pb2.AdjustCreditsRequest, _abc.Awaitable[_key_service_pb2.AdjustCreditsResponse]],
     ) -> _abc.Awaitable[_key_service_pb2.AdjustCreditsResponse]:
-        """AdjustCredits sets the credit balance or adds to it; the balance never falls below zero.
+        """AdjustCredits sets the credit balance or adds to it; the balance never falls below zero. A replay answers the
+        balance that the first call made.
 
         Errors: FAILED_PRECONDITION (CREDITS_NOT_SET, CREDITS_INSUFFICIENT).
         """

@@ -1,0 +1,92 @@
+"""What is kept of an answer for its replay: nouns that can be gone by then, and balances, as JSON and back."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from latchkey_server.domain.model import Api, CreditState, Identity, Json, OnUnavailable, RateLimit
+
+
+def keep_api(api: Api) -> Json:
+    """Return an api as it is kept."""
+    return {
+        "workspace_id": str(api.workspace_id),
+        "api_id": str(api.api_id),
+        "name": api.name,
+        "default": api.default,
+        "create_time": api.create_time.isoformat(),
+        "update_time": api.update_time.isoformat(),
+        "revision": api.revision,
+    }
+
+
+def kept_api(kept: Json) -> Api:
+    """Return the api that was kept."""
+    return Api(
+        workspace_id=UUID(kept["workspace_id"]),
+        api_id=UUID(kept["api_id"]),
+        name=kept["name"],
+        default=kept["default"],
+        create_time=datetime.fromisoformat(kept["create_time"]),
+        update_time=datetime.fromisoformat(kept["update_time"]),
+        revision=kept["revision"],
+    )
+
+
+def keep_identity(identity: Identity) -> Json:
+    """Return an identity as it is kept."""
+    return {
+        "workspace_id": str(identity.workspace_id),
+        "identity_id": str(identity.identity_id),
+        "external_id": identity.external_id,
+        "metadata": identity.metadata,
+        "ratelimits": [_keep_ratelimit(limit) for limit in identity.ratelimits],
+        "create_time": identity.create_time.isoformat(),
+        "update_time": identity.update_time.isoformat(),
+        "revision": identity.revision,
+    }
+
+
+def kept_identity(kept: Json) -> Identity:
+    """Return the identity that was kept."""
+    return Identity(
+        workspace_id=UUID(kept["workspace_id"]),
+        identity_id=UUID(kept["identity_id"]),
+        external_id=kept["external_id"],
+        metadata=kept["metadata"],
+        ratelimits=tuple(_kept_ratelimit(limit) for limit in kept["ratelimits"]),
+        create_time=datetime.fromisoformat(kept["create_time"]),
+        update_time=datetime.fromisoformat(kept["update_time"]),
+        revision=kept["revision"],
+    )
+
+
+def keep_credits(credits: CreditState) -> Json:
+    """Return a balance as it is kept."""
+    refill = credits.next_refill_time
+    return {"remaining": credits.remaining, "next_refill_time": refill.isoformat() if refill else None}
+
+
+def kept_credits(kept: Json) -> CreditState:
+    """Return the balance that was kept."""
+    refill = kept["next_refill_time"]
+    return CreditState(kept["remaining"], datetime.fromisoformat(refill) if refill else None)
+
+
+def _keep_ratelimit(limit: RateLimit) -> Json:
+    return {
+        "name": limit.name,
+        "limit": limit.limit,
+        "window": limit.window.total_seconds(),
+        "auto_apply": limit.auto_apply,
+        "on_unavailable": int(limit.on_unavailable),
+    }
+
+
+def _kept_ratelimit(kept: Json) -> RateLimit:
+    return RateLimit(
+        name=kept["name"],
+        limit=kept["limit"],
+        window=timedelta(seconds=kept["window"]),
+        auto_apply=kept["auto_apply"],
+        on_unavailable=OnUnavailable(kept["on_unavailable"]),
+    )
