@@ -23,6 +23,9 @@ SELECT_KEY = f"""
     FROM key k LEFT JOIN identity i ON i.workspace_id = k.workspace_id AND i.identity_id = k.identity_id
 """
 
+# Found first, by its unique key: its keys then stand together in an index.
+_IDENTITY = "SELECT identity_id FROM identity WHERE workspace_id = $1 AND external_id = ?"
+
 # What each status demands of the stored facts. Whether a budget is used up is decided on what is read:
 # ACTIVE and EXHAUSTED share their facts.
 _LIVING = "k.delete_time IS NULL AND k.revoke_time IS NULL AND k.enabled"
@@ -166,7 +169,10 @@ def _filter(workspace_id: UUID, wanted: KeyFilter, before: UUID | None, now: dat
     where.add_if(bool(wanted.api_ids), "k.api_id = ANY(?)", list(wanted.api_ids))
     labels = [*wanted.labels, *([""] if wanted.unlabeled else [])]
     where.add_if(bool(labels), "k.environment = ANY(?)", labels)
-    where.add_if(wanted.external_id is not None, "coalesce(i.external_id, '') = ?", wanted.external_id)
+    if wanted.external_id:
+        where.add(f"k.identity_id = ({_IDENTITY})", wanted.external_id)
+    elif wanted.external_id is not None:
+        where.raw("k.identity_id IS NULL")
     where.add_if(wanted.member is not None, "k.member = ?", wanted.member)
     where.add_if(wanted.prefix is not None, "k.prefix = ?", wanted.prefix)
     where.add_if(wanted.expire_before is not None, "k.expire_time < ?", wanted.expire_before)

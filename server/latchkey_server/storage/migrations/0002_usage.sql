@@ -60,3 +60,7 @@ CREATE TABLE usage_key_total (
     cached_tokens numeric NOT NULL,
     PRIMARY KEY (workspace_id, key_id)
 );
+
+-- For ListKeys: whoever asks for the keys of one member or prefix finds them together, newest first.
+CREATE INDEX key_by_member ON key (workspace_id, member, key_id);
+CREATE INDEX key_by_prefix ON key (workspace_id, prefix, key_id);

@@ -1,0 +1,1 @@
+"""What PostgreSQL does for a query: rows looked at, never time."""
