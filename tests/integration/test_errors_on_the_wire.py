@@ -51,7 +51,7 @@ from tests.support.matrix_world import (
     unknown_target,
     usage_event,
 )
-from tests.support.service import Client, Rejection, Service, serving, settings_for
+from tests.support.service import Client, Service, serving, settings_for
 
 ROOT = Path(__file__).parents[2]
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -103,7 +103,7 @@ def faults_of(answer: Answer) -> list[str]:
     checks = {
         "a reason of the enum": reason in REASONS,
         "the reason's code": sample is not None and sample.code == refusal.code.name,
-        "the sample's metadata": sample is not None and metadata in (sample.metadata, _without_fields(refusal)),
+        "the sample's metadata": sample is not None and metadata == sample.metadata,
         "the domain": refusal.info.domain == "latchkey",
         "the same code in the status": refusal.status.code == refusal.code.value[0],
         "the same message in the status": refusal.status.message == refusal.message != "",
@@ -114,12 +114,6 @@ def faults_of(answer: Answer) -> list[str]:
         "when to retry": (refusal.retry_info.retry_delay.seconds > 0) == (refusal.code is UNAVAILABLE),
     }
     return [f"{answer.method} {refusal.reason}: {name}" for name, sound in checks.items() if not sound]
-
-
-def _without_fields(refusal: Rejection) -> frozenset[str]:
-    """Return the metadata of an INVALID_FIELD whose violations stand in a BadRequest instead."""
-    # Equal to no sample's otherwise.
-    return frozenset() if refusal.reason == "INVALID_FIELD" else frozenset({"the sample's"})
 
 
 # Reasons
@@ -261,8 +255,7 @@ async def test_an_item_that_fails_alone_carries_its_reason_too(service: Service,
     for status, reason in zip(statuses, expected, strict=True):
         info = _info(status)
         assert info.domain == "latchkey"
-        # The violations of an item's fields stand in its BadRequest.
-        assert set(info.metadata) == (SAMPLES[reason].metadata if reason != "INVALID_FIELD" else set()), reason
+        assert set(info.metadata) == SAMPLES[reason].metadata, reason
     assert reported[0].reason == error_reason_pb2.ERROR_REASON_USAGE_CONFLICT
 
 

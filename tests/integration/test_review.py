@@ -344,3 +344,10 @@ async def test_a_replayed_adjustment_shows_nothing_that_the_caller_may_no_longer
     failed = await rejection(caller.keys.AdjustCredits(request))
 
     assert failed.reason == "KEY_NOT_FOUND"
+
+
+async def test_the_first_wrong_field_is_told_beside_the_reason(owner: Client) -> None:
+    failed = await rejection(owner.create_key(key_pb2.Key(name="x" * 129, prefix="-")))
+
+    told = {"field": "key.name", "problem": "must be at most 128 code points"}
+    assert (dict(failed.info.metadata), failed.fields) == (told, ["key.name", "key.prefix"])

@@ -40,7 +40,9 @@ class InvalidField(LatchkeyError):
     def __init__(self, violations: Sequence[Violation]) -> None:
         told = [f"{violation.field}: {violation.problem}" for violation in violations[:_TOLD]]
         more = f"; and {len(violations) - _TOLD} more" if len(violations) > _TOLD else ""
-        super().__init__(f"The request has invalid fields: {'; '.join(told)}{more}.", violations=violations)
+        message = f"The request has invalid fields: {'; '.join(told)}{more}."
+        first = violations[0]
+        super().__init__(message, violations=violations, field=first.field, problem=first.problem)
 
     @classmethod
     def one(cls, field: str, problem: str) -> "InvalidField":

@@ -25,8 +25,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """ERROR_REASON_UNSPECIFIED is never returned."""
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 1
-    """ERROR_REASON_INVALID_FIELD (INVALID_ARGUMENT): a field breaks its rule. The status carries a BadRequest with a
-    violation per field, or `field` and `problem` where an item failed alone.
+    """ERROR_REASON_INVALID_FIELD (INVALID_ARGUMENT): a field breaks its rule. `field` and `problem` tell the first
+    violation, for those who read no further; the status carries a BadRequest with each of them, up to 12, and for an
+    item of ImportKeys up to 8.
 
     Example of an ErrorInfo:
 
@@ -529,8 +530,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """ERROR_REASON_UNSPECIFIED is never returned."""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
-"""ERROR_REASON_INVALID_FIELD (INVALID_ARGUMENT): a field breaks its rule. The status carries a BadRequest with a
-violation per field, or `field` and `problem` where an item failed alone.
+"""ERROR_REASON_INVALID_FIELD (INVALID_ARGUMENT): a field breaks its rule. `field` and `problem` tell the first
+violation, for those who read no further; the status carries a BadRequest with each of them, up to 12, and for an
+item of ImportKeys up to 8.
 
 Example of an ErrorInfo:
 
