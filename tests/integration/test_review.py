@@ -351,3 +351,12 @@ async def test_the_first_wrong_field_is_told_beside_the_reason(owner: Client) ->
 
     told = {"field": "key.name", "problem": "must be at most 128 code points"}
     assert (dict(failed.info.metadata), failed.fields) == (told, ["key.name", "key.prefix"])
+
+
+async def test_keys_made_at_once_are_listed_in_the_order_of_their_making(owner: Client) -> None:
+    items = [key_service_pb2.ImportKeyItem(secret_sha256=bytes([number]) * 32) for number in range(100)]
+    made = (await owner.keys.ImportKeys(key_service_pb2.ImportKeysRequest(items=items))).results
+
+    listed = (await owner.keys.ListKeys(key_service_pb2.ListKeysRequest(page_size=100))).keys
+
+    assert [key.key_id for key in listed] == [result.key_id for result in reversed(made)]

@@ -1,6 +1,5 @@
 """Identifiers: TypeIDs outside, UUIDv7 inside (spec §7)."""
 
-import time
 from uuid import UUID
 
 import pytest
@@ -33,11 +32,10 @@ def test_a_new_id_is_a_uuid_of_version_7() -> None:
     assert made.variant == "specified in RFC 4122"
 
 
-def test_ids_are_ordered_by_creation(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    for milliseconds in (1, 2, 1_000, 1_760_000_000_000, 1_760_000_000_001):
-        monkeypatch.setattr(time, "time_ns", lambda now=milliseconds: now * 1_000_000)
-        made.append(ids.new_id())
+def test_ids_are_ordered_by_creation() -> None:
+    clock = iter([1, 2, 1_000, 1_760_000_000_000, 1_760_000_000_001])
+    maker = ids.IdMaker(lambda: next(clock) * 1_000_000)
+    made = [maker.make() for _ in range(5)]
 
     assert made == sorted(made)
     assert [identifier.int >> 80 for identifier in made] == [1, 2, 1_000, 1_760_000_000_000, 1_760_000_000_001]
@@ -45,10 +43,10 @@ def test_ids_are_ordered_by_creation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert texts == sorted(texts)
 
 
-def test_ids_of_one_millisecond_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time_ns", lambda: 1_760_000_000_000_000_000)
+def test_two_processes_make_different_ids_in_one_millisecond() -> None:
+    makers = [ids.IdMaker(lambda: 1_760_000_000_000_000_000) for _ in range(2)]
 
-    assert len({ids.new_id() for _ in range(1_000)}) == 1_000
+    assert len({maker.make() for _ in range(1_000) for maker in makers}) == 2_000
 
 
 @pytest.mark.parametrize(
