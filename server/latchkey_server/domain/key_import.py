@@ -49,9 +49,9 @@ class KeyImport:
             attempt = Attempt(maker, self._peppers, now)
             for item in items:
                 await attempt.prepare(item)
-            existing = await tx.secrets.existing(attempt.candidates())
-            attempt.reject_known(existing)
-            attempt.keep_claimed(await tx.secrets.claim(attempt.secrets()))
+            # Under every pepper, for another server may make its hashes with another one at the same moment.
+            attempt.keep_free(await tx.secrets.hold(attempt.candidates()))
+            await tx.secrets.claim(attempt.secrets())
             keys = [await maker.with_identity(key) for key in attempt.made()]
             await tx.keys.insert(keys)
             await maker.insert_balances(keys)
@@ -71,6 +71,7 @@ class Attempt:
         self._peppers = peppers
         self._now = now
         self._pending: dict[int, tuple[Key, Secret, list[bytes]]] = {}
+        self._hashes: set[bytes] = set()
         self.results: list[ImportResult] = []
 
     async def prepare(self, item: ImportItem | LatchkeyError) -> None:
@@ -82,9 +83,10 @@ class Attempt:
         except LatchkeyError as error:
             self.results.append(error)
             return
-        if any(secret.hash == other.hash for _, other, _ in self._pending.values()):
+        if secret.hash in self._hashes:
             self.results.append(errors.SecretRejected())
             return
+        self._hashes.add(secret.hash)
         self._pending[len(self.results)] = (key, secret, self._peppers.candidates(item.sha256))
         self.results.append(key.key_id)
 
@@ -100,16 +102,9 @@ class Attempt:
         """Return the keys that are still to be inserted."""
         return [key for key, _, _ in self._pending.values()]
 
-    def reject_known(self, existing: set[bytes]) -> None:
-        """Reject the items whose secret is kept already, under any pepper."""
-        self._reject({index for index, (_, _, hashes) in self._pending.items() if existing.intersection(hashes)})
-
-    def keep_claimed(self, claimed: set[bytes]) -> None:
-        """Reject the items whose hash somebody else claimed first."""
-        self._reject({index for index, (_, secret, _) in self._pending.items() if secret.hash not in claimed})
-
-    def _reject(self, indexes: set[int]) -> None:
-        for index in indexes:
+    def keep_free(self, free: set[bytes]) -> None:
+        """Reject the items whose secret somebody has, under any pepper."""
+        for index in [index for index, (_, _, hashes) in self._pending.items() if not free.issuperset(hashes)]:
             del self._pending[index]
             self.results[index] = errors.SecretRejected()
 

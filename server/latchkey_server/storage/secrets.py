@@ -9,6 +9,8 @@ from latchkey_server.storage.database import Connection, Row
 
 _COLUMNS = "workspace_id, holder_id, secret_id, holder, hash, pepper_id, mask, create_time, end_time, ended"
 
+_NOBODY = UUID(int=0)
+
 
 class SecretRepository:
     """Secrets of one transaction."""
@@ -51,9 +53,18 @@ class SecretRepository:
         )
         return claimed
 
-    async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
-        rows = await self._connection.fetch("SELECT hash FROM secret_hash WHERE hash = ANY($1::bytea[])", list(hashes))
-        return {row["hash"] for row in rows}
+    async def hold(self, hashes: Sequence[bytes]) -> set[bytes]:
+        # Sorted, as in claim. A row that is removed again keeps others waiting for the end of its transaction.
+        rows = await self._connection.fetch(
+            "INSERT INTO secret_hash (hash, workspace_id, holder, holder_id, secret_id) "
+            "SELECT hash, $2, 0, $2, $2 FROM unnest($1::bytea[]) AS h(hash) "
+            "ON CONFLICT (hash) DO NOTHING RETURNING hash",
+            sorted(hashes),
+            _NOBODY,
+        )
+        held = [row["hash"] for row in rows]
+        await self._connection.execute("DELETE FROM secret_hash WHERE hash = ANY($1::bytea[])", held)
+        return set(held)
 
     async def of(self, workspace_id: UUID, holder_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Secret, ...]]:
         rows = await self._connection.fetch(
