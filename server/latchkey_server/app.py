@@ -6,7 +6,6 @@ off, open calls drained, what is pending flushed, the pool closed, PostgreSQL st
 
 import asyncio
 import base64
-import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -47,6 +46,7 @@ from latchkey_server.storage.notifications import Notifications
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
 from latchkey_server.storage.reach import Reach
+from latchkey_server.storage.private_file import create_private_file
 from latchkey_server.storage.records import DatabaseRecords
 from latchkey_server.storage.store import PostgresStore
 from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
@@ -153,7 +153,7 @@ def load_peppers(settings: Settings) -> Peppers:
         return Peppers(keys, current)
     path = settings.data_dir / PEPPER_FILE
     with suppress(FileExistsError):
-        _write_private(path, f"p1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+        create_private_file(path, f"p1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
     try:
         current, keys = read_peppers(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError):
@@ -354,9 +354,3 @@ async def _until_closed(embedded: EmbeddedServer | None, stopped: asyncio.Event)
         await embedded.wait_closed()
         log.error("the embedded PostgreSQL ended by itself; see its log in the data directory")
         stopped.set()
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(text)

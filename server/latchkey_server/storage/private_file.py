@@ -1,0 +1,33 @@
+"""A file of one's own that is there whole or not at all, whatever ends the process that writes it."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def create_private_file(path: Path, text: str) -> None:
+    """Create a file that only its owner may read, on disk when this returns; raises FileExistsError if it exists."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        _write(draft, text)
+        # Not a rename, which would replace what another process created meanwhile.
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
