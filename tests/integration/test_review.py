@@ -26,6 +26,7 @@ from latchkey.v1 import (
 )
 from latchkey_server.app import utc_now
 from latchkey_server.domain.ids import new_id
+from latchkey_server.domain.secret import MANAGEMENT_PREFIX, new_secret
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.last_used import LastUsedWriter
 from tests.integration.test_keys import update
@@ -389,3 +390,18 @@ async def test_two_servers_that_change_peppers_import_no_secret_twice(dsn: str) 
                 for mine, theirs in zip(one.results, other.results[::-1], strict=True)
             ]
             assert all(sorted(pair) == [False, True] for pair in made)
+
+
+@pytest.mark.parametrize("sent", ["junk", "lkm_" + "A" * 38])
+async def test_a_junk_credential_is_refused_without_a_query(service: Service, dsn: str, sent: str) -> None:
+    unknown = new_secret(MANAGEMENT_PREFIX)
+    connection = await asyncpg.connect(dsn)
+    # Whoever looks for a secret fails from here on.
+    await connection.execute("ALTER TABLE secret_hash RENAME TO hidden")
+    await connection.close()
+    channel = (await service.anonymous()).channel
+
+    junk = await call(channel, key_service_pb2.GetKeyRequest(), secret=sent)
+    looked_up = await call(channel, key_service_pb2.GetKeyRequest(), secret=unknown)
+
+    assert (junk.outcome, looked_up.outcome) == ("CREDENTIAL_INVALID", "INTERNAL")

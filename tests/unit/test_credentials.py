@@ -8,6 +8,7 @@ from latchkey_server.domain import credentials
 from latchkey_server.domain.access import caller_of
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import CredentialInvalid, CredentialMissing
+from latchkey_server.domain.secret import MANAGEMENT_PREFIX, new_secret
 from tests.unit.builders import NOW, REVOCATION, TICK, make_history, make_management_key
 
 
@@ -15,9 +16,22 @@ def credential(*, ended: bool = False, end_time: Any = None, root: bool = False,
     return Credential(make_management_key(**changes), root, end_time, ended, 7, 0.0, make_history())
 
 
-@pytest.mark.parametrize("header", ["Bearer lkm_x", "bearer lkm_x", "BEARER lkm_x", "Bearer   lkm_x  "])
+SECRET = new_secret(MANAGEMENT_PREFIX)
+
+
+@pytest.mark.parametrize("header", ["Bearer {}", "bearer {}", "BEARER {}", "Bearer   {}  "])
 def test_a_bearer_secret_is_read_from_the_header(header: str) -> None:
-    assert credentials.bearer_secret(header) == "lkm_x"
+    assert credentials.bearer_secret(header.format(SECRET)) == SECRET
+
+
+@pytest.mark.parametrize(
+    "junk",
+    ["junk", "lkm_x", SECRET[:-1], SECRET + "x", SECRET[::-1], SECRET[1:], new_secret("sk"), "lkm_é" * 9],
+    ids=["junk", "short", "cut", "longer", "backwards", "without its l", "a key's", "foreign letters"],
+)
+def test_a_secret_that_can_not_be_one_of_ours_is_refused_by_its_form(junk: str) -> None:
+    with pytest.raises(CredentialInvalid):
+        credentials.bearer_secret(f"Bearer {junk}")
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer    ", "Basic lkm_x", "lkm_x", "Bearerlkm_x"])

@@ -8,6 +8,7 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller, caller_of
 from latchkey_server.domain.freshness import Confirmed, History, Instant
 from latchkey_server.domain.model import ManagementKey
+from latchkey_server.domain.secret import MANAGEMENT_PREFIX, well_formed
 
 _SCHEME = "bearer "
 
@@ -30,12 +31,17 @@ class Credential(Confirmed):
 
 
 def bearer_secret(authorization: str | None) -> str:
-    """Return the secret of an ``authorization`` header; raises CredentialMissing."""
+    """Return the secret of an ``authorization`` header; raises CredentialMissing, and CredentialInvalid for junk.
+
+    Management secrets are never imported: one with a wrong prefix or checksum is nobody's, and is not looked up.
+    """
     if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
         raise errors.CredentialMissing
     secret = authorization[len(_SCHEME) :].strip()
     if not secret:
         raise errors.CredentialMissing
+    if not (secret.startswith(f"{MANAGEMENT_PREFIX}_") and well_formed(secret)):
+        raise errors.CredentialInvalid
     return secret
 
 
