@@ -1,7 +1,7 @@
 """Rows become nouns, and nouns rows: the conversions that several repositories share."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from latchkey_server.domain.model import (
@@ -83,8 +83,6 @@ KEY_COLUMNS = (
 def key_values(key: Key) -> tuple[object, ...]:
     """Return a key as the values of KEY_COLUMNS. A new key's usage is folded under the label that it begins with."""
     fields = key.fields
-    limits, spend, credits, revoked = fields.model_limits, fields.spend_limit, fields.credits, key.revocation
-    refill = credits.refill if credits else None
     return (
         key.workspace_id,
         key.key_id,
@@ -97,24 +95,17 @@ def key_values(key: Key) -> tuple[object, ...]:
         fields.enabled,
         fields.expire_time,
         fields.not_before_time,
-        limits.enabled if limits else None,
-        list(limits.models) if limits else None,
+        *_model_limit_values(fields.model_limits),
         list(fields.allow_ips),
         list(fields.scopes),
-        spend.amount if spend else None,
-        int(spend.reset) if spend else None,
-        credits.amount if credits else None,
-        int(refill.interval) if refill else None,
-        refill.amount if refill else None,
-        refill.day_of_month if refill else None,
+        *_spend_limit_values(fields.spend_limit),
+        *_credit_values(fields.credits),
         ratelimits_json(fields.ratelimits),
         fields.guardrail_id,
         fields.firewall_policy_id,
         fields.member,
         fields.metadata,
-        int(revoked.reason) if revoked else None,
-        revoked.note if revoked else "",
-        revoked.revoke_time if revoked else None,
+        *_revocation_values(key.revocation),
         key.create_time,
         key.update_time,
         key.delete_time,
@@ -129,24 +120,7 @@ def key_of(row: Row) -> Key:
         key_id=row["key_id"],
         api_id=row["api_id"],
         prefix=row["prefix"],
-        fields=KeyFields(
-            name=row["name"],
-            environment=row["environment"],
-            enabled=row["enabled"],
-            expire_time=row["expire_time"],
-            not_before_time=row["not_before_time"],
-            model_limits=_model_limits(row),
-            allow_ips=tuple(row["allow_ips"]),
-            scopes=tuple(row["scopes"]),
-            spend_limit=_spend_limit(row),
-            credits=_credits(row),
-            ratelimits=ratelimits_of(row["ratelimits"]),
-            guardrail_id=row["guardrail_id"],
-            firewall_policy_id=row["firewall_policy_id"],
-            external_id=row["external_id"] or "",
-            member=row["member"],
-            metadata=row["metadata"],
-        ),
+        fields=_key_fields(row),
         identity_id=row["identity_id"],
         revocation=revocation_of(row),
         create_time=row["create_time"],
@@ -154,6 +128,45 @@ def key_of(row: Row) -> Key:
         delete_time=row["delete_time"],
         revision=row["revision"],
     )
+
+
+def _key_fields(row: Row) -> KeyFields:
+    return KeyFields(
+        name=row["name"],
+        environment=row["environment"],
+        enabled=row["enabled"],
+        expire_time=row["expire_time"],
+        not_before_time=row["not_before_time"],
+        model_limits=_model_limits(row),
+        allow_ips=tuple(row["allow_ips"]),
+        scopes=tuple(row["scopes"]),
+        spend_limit=_spend_limit(row),
+        credits=_credits(row),
+        ratelimits=ratelimits_of(row["ratelimits"]),
+        guardrail_id=row["guardrail_id"],
+        firewall_policy_id=row["firewall_policy_id"],
+        external_id=row["external_id"] or "",
+        member=row["member"],
+        metadata=row["metadata"],
+    )
+
+
+def _model_limit_values(limits: ModelLimits | None) -> tuple[bool | None, list[str] | None]:
+    return (limits.enabled, list(limits.models)) if limits else (None, None)
+
+
+def _spend_limit_values(limit: SpendLimit | None) -> tuple[int | None, int | None]:
+    return (limit.amount, int(limit.reset)) if limit else (None, None)
+
+
+def _credit_values(credits: Credits | None) -> tuple[int | None, ...]:
+    refill = credits.refill if credits else None
+    amount = credits.amount if credits else None
+    return (amount, int(refill.interval), refill.amount, refill.day_of_month) if refill else (amount, None, None, None)
+
+
+def _revocation_values(revocation: Revocation | None) -> tuple[int | None, str, datetime | None]:
+    return (int(revocation.reason), revocation.note, revocation.revoke_time) if revocation else (None, "", None)
 
 
 def _model_limits(row: Row) -> ModelLimits | None:
