@@ -23,6 +23,7 @@ from latchkey.v1 import (
     ratelimit_pb2,
     usage_pb2,
     usage_service_pb2,
+    workspace_pb2,
 )
 from latchkey_server.app import utc_now
 from latchkey_server.domain.ids import new_id
@@ -405,3 +406,47 @@ async def test_a_junk_credential_is_refused_without_a_query(service: Service, ds
     looked_up = await call(channel, key_service_pb2.GetKeyRequest(), secret=unknown)
 
     assert (junk.outcome, looked_up.outcome) == ("CREDENTIAL_INVALID", "INTERNAL")
+
+
+async def test_what_can_not_be_read_and_what_breaks_a_rule_is_told_in_one_answer(owner: Client, root: Client) -> None:
+    unread = ratelimit_pb2.RateLimit(name="burst", limit=0, window=Duration(nanos=-1_000_000_000))
+    key_id = (await owner.create_key()).key.key_id
+    wrong_identity = identity_pb2.Identity(external_id="x" * 256, ratelimits=[unread])
+    settings = workspace_pb2.WorkspaceSettings(default_prefix="-", max_cacheable_for=Duration(nanos=-1_000_000_000))
+    unknown_role = management_key_pb2.Role.ValueType(99)
+    answers = [
+        await call(channel, request)
+        for channel, request in (
+            (
+                owner.channel,
+                key_service_pb2.UpdateKeyRequest(key=key_pb2.Key(key_id=key_id, name="x" * 129, ratelimits=[unread])),
+            ),
+            (
+                owner.channel,
+                admin_service_pb2.UpdateIdentityRequest(identity=wrong_identity, allow_missing=True),
+            ),
+            (
+                root.channel,
+                admin_service_pb2.CreateWorkspaceRequest(
+                    workspace=workspace_pb2.Workspace(name="x" * 129, settings=settings)
+                ),
+            ),
+            (
+                owner.channel,
+                admin_service_pb2.CreateManagementKeyRequest(
+                    management_key=management_key_pb2.ManagementKey(name="x" * 129, role=unknown_role, api_ids=["?"])
+                ),
+            ),
+        )
+    ]
+
+    assert [sorted(answer.refusal.fields) if answer.refusal else [] for answer in answers] == [
+        ["key.name", "key.ratelimits[0].limit", "key.ratelimits[0].window"],
+        [
+            "identity.external_id",
+            "identity.ratelimits[0].limit",
+            "identity.ratelimits[0].window",
+        ],
+        ["workspace.name", "workspace.settings.default_prefix", "workspace.settings.max_cacheable_for"],
+        ["management_key.api_ids[0]", "management_key.name", "management_key.role"],
+    ]

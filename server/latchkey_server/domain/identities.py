@@ -33,7 +33,11 @@ class IdentityFields:
     ratelimits: tuple[RateLimit, ...]
 
 
-Edit = Callable[[IdentityFields], IdentityFields]
+Edit = Callable[[IdentityFields, Violations], IdentityFields]
+"""Makes the new fields of the old ones; what can't be read is noted."""
+
+Make = Callable[[Violations], IdentityFields]
+"""Makes the fields of a new identity; what can't be read is noted."""
 
 
 def new_identity(workspace_id: UUID, external_id: str, now: datetime, revision: int) -> Identity:
@@ -66,31 +70,28 @@ class Identities:
         return await self._store.read(work)
 
     async def update(
-        self, origin: Origin, name: Name, edit: Edit, *, missing: IdentityFields | None = None, etag: str = ""
+        self, origin: Origin, name: Name, edit: Edit, *, make: Make | None = None, etag: str = ""
     ) -> Applied[Identity]:
-        """Change an identity, or make it with the fields of ``missing`` when it is named by an unknown external id.
+        """Change an identity, or ``make`` it when it is named by an unknown external id.
 
         Raises IdentityNotFound, EtagMismatch, InvalidField and ApiBinding.
         """
         require_unbound(origin.caller)
-        if isinstance(name, str):
-            found = Violations("identity")
-            check_text(found, "external_id", name, EXTERNAL_ID_MAX)
-            found.check()
-        workspace_id = origin.caller.workspace_id
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Done:
-            before = await _find(tx, workspace_id, name)
-            if before is None and missing is not None and isinstance(name, str):
-                made = _with_fields(new_identity(workspace_id, name, now, revision), missing)
+            found = _name_violations(name)
+            before = await _find(tx, origin.caller.workspace_id, name)
+            if before is None and make is not None and isinstance(name, str):
+                fresh = new_identity(origin.caller.workspace_id, name, now, revision)
+                made = _with_fields(fresh, make(found), found)
                 await tx.identities.insert(made)
                 return _done("identity.create", None, made)
+            found.check()
             if before is None:
                 raise errors.IdentityNotFound(_shown(name))
             if etag and etag != etag_of(before.revision):
                 raise errors.EtagMismatch
-            fields = edit(IdentityFields(before.metadata, before.ratelimits))
-            after = replace(_with_fields(before, fields), update_time=now, revision=revision)
+            after = replace(_edited(before, edit, found), update_time=now, revision=revision)
             await tx.identities.update(after)
             return _done("identity.update", before, after)
 
@@ -117,8 +118,18 @@ class Identities:
         return await self._mutations.run(origin, work, view)
 
 
-def _with_fields(identity: Identity, fields: IdentityFields) -> Identity:
+def _name_violations(name: Name) -> Violations:
     found = Violations("identity")
+    if isinstance(name, str):
+        check_text(found, "external_id", name, EXTERNAL_ID_MAX)
+    return found
+
+
+def _edited(identity: Identity, edit: Edit, found: Violations) -> Identity:
+    return _with_fields(identity, edit(IdentityFields(identity.metadata, identity.ratelimits), found), found)
+
+
+def _with_fields(identity: Identity, fields: IdentityFields, found: Violations) -> Identity:
     metadata = check_metadata(found, "metadata", fields.metadata)
     ratelimits = check_ratelimits(found, "ratelimits", fields.ratelimits)
     found.check()

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from latchkey_server.domain import errors, ids
 from latchkey_server.domain.budgets import credit_state, key_status, spend_state, spend_window
 from latchkey_server.domain.model import Key, KeyView
 from latchkey_server.domain.ports import Transaction
@@ -13,12 +12,9 @@ SECRET_MEMORY = timedelta(days=30)
 """How long an ended secret is still described."""
 
 
-async def view_key(tx: Transaction, workspace_id: UUID, key_id: UUID, now: datetime) -> KeyView:
-    """Return one key as it is now; raises KeyNotFound."""
-    key = await tx.keys.get(workspace_id, key_id)
-    if key is None:
-        raise errors.KeyNotFound(ids.format_id(ids.KEY, key_id))
-    return (await view_keys(tx, workspace_id, [key], now))[0]
+async def view_key(tx: Transaction, key: Key, now: datetime) -> KeyView:
+    """Return one key as it is now."""
+    return (await view_keys(tx, key.workspace_id, [key], now))[0]
 
 
 async def view_keys(tx: Transaction, workspace_id: UUID, keys: Sequence[Key], now: datetime) -> list[KeyView]:

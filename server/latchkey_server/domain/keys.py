@@ -40,7 +40,8 @@ EDITABLE_WHEN_REVOKED = ("name", "environment", "member", "metadata")
 _FILTERED_ROUNDS = 10
 _NO_TIME = timedelta(0)
 
-Edit = Callable[[KeyFields], KeyFields]
+Edit = Callable[[KeyFields, Violations], KeyFields]
+"""Makes the new fields of the old ones; what can't be read is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,7 @@ class Keys:
         """Return a key, deleted ones included; raises KeyNotFound."""
 
         async def work(tx: Transaction) -> KeyView:
-            await visible_key(tx, caller, key_id)
-            return await view_key(tx, caller.workspace_id, key_id, self._clock())
+            return await view_key(tx, await visible_key(tx, caller, key_id), self._clock())
 
         return await self._store.read(work)
 
@@ -119,7 +119,7 @@ class Keys:
         async def work(tx: Transaction, now: datetime, revision: int) -> Done:
             before = await living_key(tx, origin.caller, key_id, etag)
             found = Violations("key")
-            fields = key_fields.normalized(edit(before.fields), found)
+            fields = key_fields.normalized(edit(before.fields, found), found)
             found.check()
             if before.revocation and not _only_labels_differ(before.fields, fields):
                 raise errors.KeyRevoked(
@@ -215,10 +215,10 @@ class Keys:
 
         async def work(tx: Transaction) -> tuple[KeyView, UUID]:
             known = await self._find(tx, caller, secret)
-            view = await view_key(tx, caller.workspace_id, known.holder_id, self._clock())
-            if not caller.covers_api(view.key.api_id):
+            key = await tx.keys.get(caller.workspace_id, known.holder_id)
+            if key is None or not caller.covers_api(key.api_id):
                 raise errors.KeyNotFound("")
-            return view, known.secret_id
+            return await view_key(tx, key, self._clock()), known.secret_id
 
         return await self._store.read(work)
 
@@ -333,9 +333,7 @@ async def living_key(tx: Transaction, caller: Caller, key_id: UUID, etag: str = 
 
 def _key_view(caller: Caller) -> View[KeyView]:
     async def view(tx: Transaction, now: datetime, outcome: Json) -> KeyView:
-        key_id = UUID(outcome["key_id"])
-        await visible_key(tx, caller, key_id)
-        return await view_key(tx, caller.workspace_id, key_id, now)
+        return await view_key(tx, await visible_key(tx, caller, UUID(outcome["key_id"])), now)
 
     return view
 

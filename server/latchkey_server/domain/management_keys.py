@@ -66,7 +66,8 @@ class NewManagementKey:
     secret: str
 
 
-Edit = Callable[[ManagementKeyFields], ManagementKeyFields]
+Edit = Callable[[ManagementKeyFields, Violations], ManagementKeyFields]
+"""Makes the new fields of the old ones; what can't be read is noted."""
 
 
 class ManagementKeys:
@@ -79,12 +80,15 @@ class ManagementKeys:
         self._clock = clock
 
     async def create(
-        self, origin: Origin, fields: ManagementKeyFields, *, all_workspaces: bool = False
+        self, origin: Origin, fields: ManagementKeyFields, found: Violations, *, all_workspaces: bool = False
     ) -> Applied[NewManagementKey]:
-        """Make a management key and its first secret. Raises InvalidField, ApiNotFound and PermissionsExceeded."""
-        role = _checked(fields)
-        if all_workspaces and role is not Role.VERIFIER:
-            raise errors.InvalidField.one("management_key.all_workspaces", "is only for the role VERIFIER")
+        """Make a management key and its first secret; ``found`` holds what could not be read.
+
+        Raises InvalidField, ApiNotFound and PermissionsExceeded.
+        """
+        if all_workspaces and fields.role is not Role.VERIFIER:
+            found.add("all_workspaces", "is only for the role VERIFIER")
+        role = _checked(fields, found)
         require_within(origin.caller, role, fields.api_ids, all_workspaces)
         secret = new_secret(MANAGEMENT_PREFIX)
 
@@ -130,23 +134,10 @@ class ManagementKeys:
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Done:
             before = await self._changeable(tx, origin.caller, management_key_id, etag)
-            fields = edit(_fields(before))
-            role = _checked(fields)
-            if before.all_workspaces and role is not Role.VERIFIER:
-                raise errors.InvalidField.one("management_key.role", "must stay VERIFIER with all_workspaces")
-            require_within(origin.caller, role, fields.api_ids, before.all_workspaces)
+            after = replace(_edited(before, edit), update_time=now, revision=revision)
+            require_within(origin.caller, after.role, after.api_ids, after.all_workspaces)
             # An api that it was bound to may be gone by now: that must not keep anything else from being changed.
-            await _require_apis(tx, before.workspace_id, fields.api_ids - before.api_ids)
-            after = replace(
-                before,
-                name=fields.name,
-                role=role,
-                member=fields.member,
-                api_ids=fields.api_ids,
-                expire_time=fields.expire_time,
-                update_time=now,
-                revision=revision,
-            )
+            await _require_apis(tx, before.workspace_id, after.api_ids - before.api_ids)
             await tx.management_keys.update(after)
             if not _lasting_owner(after):
                 await _require_other_owner(tx, before)
@@ -261,8 +252,22 @@ async def view_management_key(tx: Transaction, workspace_id: UUID, management_ke
     return ManagementKeyView(management_key, secrets.get(management_key_id, ()))
 
 
-def _checked(fields: ManagementKeyFields) -> Role:
+def _edited(before: ManagementKey, edit: Edit) -> ManagementKey:
     found = Violations("management_key")
+    fields = edit(_fields(before), found)
+    if before.all_workspaces and fields.role is not Role.VERIFIER:
+        found.add("role", "must stay VERIFIER with all_workspaces")
+    return replace(
+        before,
+        name=fields.name,
+        role=_checked(fields, found),
+        member=fields.member,
+        api_ids=fields.api_ids,
+        expire_time=fields.expire_time,
+    )
+
+
+def _checked(fields: ManagementKeyFields, found: Violations) -> Role:
     check_text(found, "name", fields.name, NAME_MAX)
     check_text(found, "member", fields.member, MEMBER_MAX)
     check_count(found, "api_ids", fields.api_ids, API_IDS_MAX)

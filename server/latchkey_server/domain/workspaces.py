@@ -54,7 +54,8 @@ class NewWorkspace:
     secret: str
 
 
-Edit = Callable[[WorkspaceFields], WorkspaceFields]
+Edit = Callable[[WorkspaceFields, Violations], WorkspaceFields]
+"""Makes the new fields of the old ones; what can't be read is noted."""
 
 
 class Workspaces:
@@ -83,10 +84,13 @@ class Workspaces:
 
         return secret if await self._store.write(work) else None
 
-    async def create(self, origin: Origin, fields: WorkspaceFields) -> Applied[NewWorkspace]:
-        """Make a tenant with its default api and first OWNER. Raises RoleTooLow and InvalidField."""
+    async def create(self, origin: Origin, fields: WorkspaceFields, found: Violations) -> Applied[NewWorkspace]:
+        """Make a tenant with its default api and first OWNER; ``found`` holds what could not be read.
+
+        Raises RoleTooLow and InvalidField.
+        """
         require_root_owner(origin.caller)
-        _check(fields)
+        _check(fields, found)
         secret = new_secret(MANAGEMENT_PREFIX)
 
         async def work(tx: Transaction, now: datetime, _revision: int) -> Done:
@@ -145,17 +149,7 @@ class Workspaces:
             before = await _existing(tx, target)
             if etag and etag != etag_of(before.revision):
                 raise errors.EtagMismatch
-            fields = edit(WorkspaceFields(before.name, before.enabled, before.settings))
-            _check(fields)
-            _require_may_change(caller, before, fields)
-            after = replace(
-                before,
-                name=fields.name,
-                enabled=fields.enabled,
-                settings=fields.settings,
-                update_time=now,
-                revision=revision,
-            )
+            after = replace(_edited(caller, before, edit), update_time=now, revision=revision)
             await tx.workspaces.update(after)
             entry = Entry("workspace.update", ids.format_id(ids.WORKSPACE, target), snapshot(before), snapshot(after))
             if target != caller.workspace_id:
@@ -208,8 +202,15 @@ def _made_entries(workspace: Workspace, owner: ManagementKey) -> tuple[Entry, ..
     )
 
 
-def _check(fields: WorkspaceFields) -> None:
+def _edited(caller: Caller, before: Workspace, edit: Edit) -> Workspace:
     found = Violations("workspace")
+    fields = edit(WorkspaceFields(before.name, before.enabled, before.settings), found)
+    _check(fields, found)
+    _require_may_change(caller, before, fields)
+    return replace(before, name=fields.name, enabled=fields.enabled, settings=fields.settings)
+
+
+def _check(fields: WorkspaceFields, found: Violations) -> None:
     check_text(found, "name", fields.name, NAME_MAX)
     settings = fields.settings
     if settings.default_prefix:

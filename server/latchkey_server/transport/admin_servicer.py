@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from latchkey.v1 import admin_service_pb2 as pb
 from latchkey.v1 import admin_service_pb2_grpc
@@ -61,7 +62,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         self._audit = nouns.audit
 
     async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, context: Context) -> pb.CreateWorkspaceResponse:
-        made = await self._workspaces.create(origin("CreateWorkspace", request), read_workspace(request.workspace))
+        found = Violations("workspace")
+        fields = read_workspace(request.workspace, found)
+        made = await self._workspaces.create(origin("CreateWorkspace", request), fields, found)
         return pb.CreateWorkspaceResponse(
             workspace=workspace_message(made.value.workspace),
             owner=management_key_message(made.value.owner),
@@ -85,8 +88,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         workspace_id = optional_id("workspace.workspace_id", ids.WORKSPACE, request.workspace.workspace_id)
         paths = paths_of(request.update_mask, request.workspace, WORKSPACE_MUTABLE, "workspace")
 
-        def edit(fields: WorkspaceFields) -> WorkspaceFields:
-            return read_workspace(applied(request.workspace, workspace_fields_message(fields), paths))
+        def edit(fields: WorkspaceFields, found: Violations) -> WorkspaceFields:
+            return read_workspace(applied(request.workspace, workspace_fields_message(fields), paths), found)
 
         asked = origin("UpdateWorkspace", request)
         updated = await self._workspaces.update(asked, workspace_id, edit, request.etag)
@@ -136,12 +139,12 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         name = _identity_name("identity.", request.identity.identity_id, request.identity.external_id)
         paths = paths_of(request.update_mask, request.identity, IDENTITY_MUTABLE, "identity")
 
-        def edit(fields: IdentityFields) -> IdentityFields:
-            return read_identity(applied(request.identity, identity_fields_message(fields), paths))
+        def edit(fields: IdentityFields, found: Violations) -> IdentityFields:
+            return read_identity(applied(request.identity, identity_fields_message(fields), paths), found)
 
-        missing = read_identity(request.identity) if request.allow_missing else None
+        make = partial(read_identity, request.identity) if request.allow_missing else None
         asked = origin("UpdateIdentity", request)
-        updated = await self._identities.update(asked, name, edit, missing=missing, etag=request.etag)
+        updated = await self._identities.update(asked, name, edit, make=make, etag=request.etag)
         return pb.UpdateIdentityResponse(identity=identity_message(updated.value), revision=revision(updated.revision))
 
     async def DeleteIdentity(self, request: pb.DeleteIdentityRequest, context: Context) -> pb.DeleteIdentityResponse:
@@ -152,11 +155,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     async def CreateManagementKey(
         self, request: pb.CreateManagementKeyRequest, context: Context
     ) -> pb.CreateManagementKeyResponse:
-        made = await self._management_keys.create(
-            origin("CreateManagementKey", request),
-            read_management_key(request.management_key),
-            all_workspaces=request.management_key.all_workspaces,
-        )
+        found = Violations("management_key")
+        fields = read_management_key(request.management_key, found)
+        asked, everywhere = origin("CreateManagementKey", request), request.management_key.all_workspaces
+        made = await self._management_keys.create(asked, fields, found, all_workspaces=everywhere)
         return pb.CreateManagementKeyResponse(
             management_key=management_key_message(made.value.view),
             secret=made.value.secret,
@@ -188,8 +190,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         management_key_id = required_id("management_key.management_key_id", ids.MANAGEMENT_KEY, sent.management_key_id)
         paths = paths_of(request.update_mask, sent, MANAGEMENT_KEY_MUTABLE, "management_key")
 
-        def edit(fields: ManagementKeyFields) -> ManagementKeyFields:
-            return read_management_key(applied(sent, management_key_fields_message(fields), paths))
+        def edit(fields: ManagementKeyFields, found: Violations) -> ManagementKeyFields:
+            return read_management_key(applied(sent, management_key_fields_message(fields), paths), found)
 
         asked = origin("UpdateManagementKey", request)
         updated = await self._management_keys.update(asked, management_key_id, edit, request.etag)

@@ -50,12 +50,10 @@ MANAGEMENT_KEY_MUTABLE: Final = ("name", "role", "member", "api_ids", "expire_ti
 BOOTSTRAP = "bootstrap"
 
 
-def read_workspace(message: workspace_pb2.Workspace) -> WorkspaceFields:
-    """Return the editable fields of a workspace; raises InvalidField."""
-    found = Violations("workspace")
+def read_workspace(message: workspace_pb2.Workspace, found: Violations) -> WorkspaceFields:
+    """Return the editable fields of a workspace; what can't be read is noted."""
     settings = message.settings
     cacheable = read_duration(found, "settings.max_cacheable_for", settings, "max_cacheable_for")
-    found.check()
     default = WorkspaceSettings()
     return WorkspaceFields(
         name=message.name,
@@ -107,15 +105,12 @@ def api_message(api: Api) -> api_pb2.Api:
     )
 
 
-def read_identity(message: identity_pb2.Identity) -> IdentityFields:
-    """Return the editable fields of an identity; raises InvalidField."""
-    found = Violations("identity")
-    fields = IdentityFields(
+def read_identity(message: identity_pb2.Identity, found: Violations) -> IdentityFields:
+    """Return the editable fields of an identity; what can't be read is noted."""
+    return IdentityFields(
         metadata=read_struct(found, "metadata", message.metadata),
         ratelimits=read_ratelimits(message.ratelimits, found),
     )
-    found.check()
-    return fields
 
 
 def identity_fields_message(fields: IdentityFields) -> identity_pb2.Identity:
@@ -142,18 +137,15 @@ def identity_message(identity: Identity) -> identity_pb2.Identity:
     return message
 
 
-def read_management_key(message: management_key_pb2.ManagementKey) -> ManagementKeyFields:
-    """Return the editable fields of a management key; raises InvalidField."""
-    found = Violations("management_key")
-    fields = ManagementKeyFields(
+def read_management_key(message: management_key_pb2.ManagementKey, found: Violations) -> ManagementKeyFields:
+    """Return the editable fields of a management key; what can't be read is noted."""
+    return ManagementKeyFields(
         name=message.name,
         role=read_enum(found, "role", Role, message.role),
         member=message.member,
         api_ids=frozenset(read_ids(found, "api_ids", ids.API, message.api_ids, API_IDS_MAX)),
         expire_time=read_time(found, "expire_time", message, "expire_time"),
     )
-    found.check()
-    return fields
 
 
 def management_key_fields_message(fields: ManagementKeyFields) -> management_key_pb2.ManagementKey:

@@ -71,7 +71,7 @@ MUTABLE: Final = (
 """The paths that UpdateKey's mask may name."""
 
 LABELS_MAX = 100
-_NO_TIME = timedelta(0)
+_NO_TIME, _SOME_TIME = timedelta(0), timedelta(seconds=1)
 
 
 def read_key_fields(message: key_pb2.Key, found: Violations) -> KeyFields:
@@ -171,6 +171,9 @@ def read_ratelimits(messages: Sequence[ratelimit_pb2.RateLimit], found: Violatio
 
 def _read_window(found: Violations, field: str, message: ratelimit_pb2.RateLimit) -> timedelta:
     window = read_duration(found, field, message, "window")
+    if window is None and message.HasField("window"):
+        # Noted already: no rule has to break over it once more.
+        return _SOME_TIME
     # Less than a microsecond would be lost in the reading.
     return _NO_TIME if window is None or message.window.nanos else window
 

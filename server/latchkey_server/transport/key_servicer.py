@@ -65,11 +65,8 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         key_id = required_id("key.key_id", ids.KEY, request.key.key_id)
         paths = paths_of(request.update_mask, request.key, MUTABLE, "key")
 
-        def edit(fields: KeyFields) -> KeyFields:
-            found = Violations("key")
-            edited = read_key_fields(applied(request.key, fields_message(fields), paths), found)
-            found.check()
-            return edited
+        def edit(fields: KeyFields, found: Violations) -> KeyFields:
+            return read_key_fields(applied(request.key, fields_message(fields), paths), found)
 
         updated = await self._keys.update(origin("UpdateKey", request), key_id, edit, request.etag)
         return pb.UpdateKeyResponse(key=key_message(updated.value), revision=revision(updated.revision))
