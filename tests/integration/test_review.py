@@ -450,3 +450,26 @@ async def test_what_can_not_be_read_and_what_breaks_a_rule_is_told_in_one_answer
         ["workspace.name", "workspace.settings.default_prefix", "workspace.settings.max_cacheable_for"],
         ["management_key.api_ids[0]", "management_key.name", "management_key.role"],
     ]
+
+
+async def test_a_tenant_learns_of_a_root_owner_its_id_and_nothing_more(service: Service, root: Client) -> None:
+    acting = management_key_pb2.ManagementKey(role=management_key_pb2.ROLE_OWNER, member="ann@operator")
+    made = await root.admin.CreateManagementKey(admin_service_pb2.CreateManagementKeyRequest(management_key=acting))
+    operator, operator_id = await service.client(made.secret), made.management_key.management_key_id
+    tenant_made = await operator.admin.CreateWorkspace(admin_service_pb2.CreateWorkspaceRequest())
+    tenant = await service.client(tenant_made.owner_secret)
+    for enabled in (False, True):
+        changed = workspace_pb2.Workspace(workspace_id=tenant_made.workspace.workspace_id, enabled=enabled)
+        await operator.admin.UpdateWorkspace(admin_service_pb2.UpdateWorkspaceRequest(workspace=changed))
+    await tenant.create_key()
+
+    request = admin_service_pb2.ListAuditEventsRequest()
+    told = (await tenant.admin.ListAuditEvents(request)).audit_events
+    request.actor_id = operator_id
+    kept = (await root.admin.ListAuditEvents(request)).audit_events
+
+    own, *foreign = [(event.actor_id, event.actor_member, bool(event.peer)) for event in told]
+    assert own == (tenant_made.owner.management_key_id, "", True)
+    assert foreign == [(operator_id, "", False)] * 4
+    assert [event.action for event in kept] == ["workspace.update", "workspace.update", "workspace.create"]
+    assert {(event.actor_member, bool(event.peer)) for event in kept} == {("ann@operator", True)}

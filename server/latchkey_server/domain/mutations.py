@@ -137,19 +137,23 @@ class Mutations:
 
 
 def audit_events(origin: Origin, entries: tuple[Entry, ...], workspace_id: UUID, now: datetime) -> list[AuditEvent]:
-    """Return the audit events of a command, as they are stored."""
+    """Return the audit events of a command, as they are stored.
+
+    Of a caller of another workspace only the id is told: who that is and where, is its own workspace's to know.
+    """
+    own = origin.caller.workspace_id == workspace_id
     return [
         AuditEvent(
             workspace_id=workspace_id,
             audit_event_id=new_id(),
             actor_id=origin.caller.management_key_id,
-            actor_member=origin.caller.member,
+            actor_member=origin.caller.member if own else "",
             action=entry.action,
             target_id=entry.target_id,
             before=entry.before,
             after=entry.after,
             call_id=origin.call_id,
-            peer=origin.peer,
+            peer=origin.peer if own else "",
             event_time=now,
         )
         for entry in entries

@@ -40,9 +40,11 @@ class AuditEvent(_message.Message):
     workspace_id: _builtins.str
     """workspace_id is the workspace that was acted upon, `ws_…`."""
     actor_id: _builtins.str
-    """actor_id is the management key that acted, `mk_…`; `bootstrap` for the first start."""
+    """actor_id is the management key that acted, `mk_…`; `bootstrap` for the first start. It may be one of the root
+    workspace, whose OWNERs create, disable and enable this one; of such a one nothing more than the id is told.
+    """
     actor_member: _builtins.str
-    """actor_member is the member that it acted for then."""
+    """actor_member is the member that it acted for then; empty for an actor of the root workspace."""
     action: _builtins.str
     """action is what was done, such as `key.create`."""
     target_id: _builtins.str
@@ -50,7 +52,9 @@ class AuditEvent(_message.Message):
     call_id: _builtins.str
     """call_id is the id that the answer carried in its `latchkey-request-id` trailer."""
     peer: _builtins.str
-    """peer is the network address that the call came from."""
+    """peer is the network address that the call came from; empty for an actor of the root workspace. Both stand in the
+    root workspace's own audit.
+    """
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
         """before is the target's facts before, without secrets. Absent for creations."""
