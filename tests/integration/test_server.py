@@ -3,6 +3,7 @@
 import asyncio
 import urllib.request
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -109,6 +110,36 @@ async def test_reflection_alone_tells_what_the_server_offers(service: Service) -
     ours = {f"latchkey.v1.{name}Service" for name in ("Key", "Verify", "Usage", "Admin")}
     assert ours < set(services)
     assert "RotateKey" in methods
+
+
+async def test_a_stop_does_not_wait_for_those_who_watch_health(dsn: str) -> None:
+    settings = settings_for(dsn).model_copy(update={"stop_grace": 300.0})
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        service = await stack.enter_async_context(serving(dsn, settings=settings))
+        async with grpc.aio.insecure_channel(service.address) as channel:
+            watchers = [health_changes(channel) for _ in range(2)]
+            before = [await anext(watcher) for watcher in watchers]
+            await stack.aclose()
+            after = [[status async for status in watcher] for watcher in watchers]
+
+    assert before == [health_pb2.HealthCheckResponse.SERVING] * 2
+    assert after == [[health_pb2.HealthCheckResponse.NOT_SERVING]] * 2
+
+
+async def test_every_watcher_of_health_is_told_whoever_else_came_and_went(service: Service) -> None:
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        staying, going = health_changes(channel), health_changes(channel)
+        begun = [await anext(staying), await anext(going)]
+        await going.aclose()
+        connection = await asyncpg.connect(service.dsn)
+        await connection.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from the future')")
+        await connection.close()
+
+        async with asyncio.timeout(30):
+            told = await anext(staying)
+
+    assert begun == [health_pb2.HealthCheckResponse.SERVING] * 2
+    assert told == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def read(url: str) -> str:
