@@ -61,7 +61,7 @@ from latchkey_server.transport.interceptors import (
     measure,
 )
 from latchkey_server.transport.key_servicer import KeyServicer
-from latchkey_server.transport.server import Services, Tls, build_server, listen
+from latchkey_server.transport.server import Services, Tls, TlsError, build_server, listen
 from latchkey_server.transport.shortcut import VERIFY, VerifyShortcut
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
@@ -332,6 +332,8 @@ def _listen(server: Any, settings: Settings) -> int:
         ) from None
     except OSError as error:
         raise StartError(f"a TLS file can't be read: {error.filename}") from None
+    except TlsError as error:
+        raise StartError(str(error)) from None
 
 
 def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> int | None:

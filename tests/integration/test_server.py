@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from latchkey.v1 import key_service_pb2
 from latchkey_server.app import (
+    StartError,
     build_authentication,
     build_freshness,
     build_layers,
@@ -110,6 +111,35 @@ async def test_reflection_alone_tells_what_the_server_offers(service: Service) -
     ours = {f"latchkey.v1.{name}Service" for name in ("Key", "Verify", "Usage", "Admin")}
     assert ours < set(services)
     assert "RotateKey" in methods
+
+
+@pytest.mark.parametrize("wrong", ["tls_certificate", "tls_private_key", "tls_client_ca"])
+@pytest.mark.parametrize("content", ["junk", "", "another's"])
+async def test_a_wrong_tls_file_ends_the_start_by_its_name(
+    dsn: str, tmp_path: Path, authority: trustme.CA, wrong: str, content: str
+) -> None:
+    chain, key = write(authority.issue_cert("localhost"), tmp_path, "server")
+    _, other = write(authority.issue_cert("localhost"), tmp_path, "other")
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    tls = {"tls_certificate": chain, "tls_private_key": key, "tls_client_ca": ca}
+    tls[wrong].write_bytes(other.read_bytes() if content == "another's" else content.encode())
+
+    with pytest.raises(StartError) as caught:
+        async with running_server(settings_for(dsn).model_copy(update=tls)):
+            pass
+
+    assert str(tls[wrong]) in str(caught.value)
+    assert "PEM" in str(caught.value)
+    assert "LATCHKEY_LISTEN" not in str(caught.value)
+
+
+async def test_a_tls_file_that_is_missing_ends_the_start_by_its_name(dsn: str, tmp_path: Path) -> None:
+    tls = {"tls_certificate": tmp_path / "none.pem", "tls_private_key": tmp_path / "none.key"}
+
+    with pytest.raises(StartError, match=r"can't be read: .*none\.pem"):
+        async with running_server(settings_for(dsn).model_copy(update=tls)):
+            pass
 
 
 async def test_a_stop_does_not_wait_for_those_who_watch_health(dsn: str) -> None:

@@ -1,5 +1,6 @@
 """The gRPC server: services, reflection, health, and what limits a connection."""
 
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,10 +116,19 @@ def build_server(
     return server
 
 
+class TlsError(ValueError):
+    """One line for the operator: which TLS file is not what it should be."""
+
+
 def listen(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
-    """Bind the server to ``address`` and return the port; raises RuntimeError when that is taken or wrong."""
+    """Bind the server to ``address`` and return the port.
+
+    Raises OSError for a TLS file that can't be read, TlsError for one that holds something else, and RuntimeError for
+    an address that is taken or wrong.
+    """
     if tls is None:
         return server.add_insecure_port(address)
+    _check(tls)
     client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
     credentials = grpc.ssl_server_credentials(
         [(tls.private_key.read_bytes(), tls.certificate.read_bytes())],
@@ -126,3 +136,21 @@ def listen(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
         require_client_auth=client_ca is not None,
     )
     return server.add_secure_port(address, credentials)
+
+
+def _check(tls: Tls) -> None:
+    """Read the files as gRPC will: gRPC itself says no more of a wrong one than of an address that is taken."""
+    for path in (tls.certificate, tls.private_key, *([tls.client_ca] if tls.client_ca else [])):
+        path.read_bytes()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.private_key, password="")
+    except ssl.SSLError:
+        raise TlsError(
+            f"{tls.certificate} and {tls.private_key} are not a certificate and its unencrypted private key in PEM"
+        ) from None
+    try:
+        if tls.client_ca:
+            context.load_verify_locations(tls.client_ca)
+    except ssl.SSLError:
+        raise TlsError(f"{tls.client_ca} does not hold certificates in PEM") from None
