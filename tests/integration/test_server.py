@@ -113,6 +113,26 @@ async def test_reflection_alone_tells_what_the_server_offers(service: Service) -
     assert "RotateKey" in methods
 
 
+@pytest.mark.parametrize("method", ["latchkey.v1.KeyService.RevokeKey", "grpc.health.v1.Health.Watch"])
+async def test_reflection_finds_a_method_by_its_name(service: Service, method: str) -> None:
+    def reflected() -> list[str]:
+        with grpc.insecure_channel(service.address) as channel:
+            file = ProtoReflectionDescriptorDatabase(channel).FindFileContainingSymbol(method)
+            return [f"{file.package}.{one.name}.{inner.name}" for one in file.service for inner in one.method]
+
+    assert method in await asyncio.to_thread(reflected)
+
+
+@pytest.mark.parametrize("symbol", ["latchkey.v1.KeyService.Nothing", "nothing.at.all", "nothing", ""])
+async def test_reflection_does_not_find_what_there_is_not(service: Service, symbol: str) -> None:
+    def reflected() -> None:
+        with grpc.insecure_channel(service.address) as channel:
+            ProtoReflectionDescriptorDatabase(channel).FindFileContainingSymbol(symbol)
+
+    with pytest.raises(KeyError):
+        await asyncio.to_thread(reflected)
+
+
 @pytest.mark.parametrize("wrong", ["tls_certificate", "tls_private_key", "tls_client_ca"])
 @pytest.mark.parametrize("content", ["junk", "", "another's"])
 async def test_a_wrong_tls_file_ends_the_start_by_its_name(

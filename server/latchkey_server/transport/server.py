@@ -2,14 +2,16 @@
 
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from latchkey.v1 import (
     admin_service_pb2,
@@ -110,10 +112,27 @@ def build_server(
             (health_pb2.DESCRIPTOR, "Health"),
         )
     ]
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], generic)
+    descriptors = cast(descriptor_pool.DescriptorPool, _Descriptors())
+    reflecting = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME], descriptors)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, generic)
     if channelz_on:
         channelz.add_channelz_servicer(generic)
     return server
+
+
+class _Descriptors:
+    """The pool of descriptors for reflection, in which methods are found too: by their service's file."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(descriptor_pool.Default(), name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        service, _, method = symbol.rpartition(".")
+        with suppress(KeyError):
+            found = descriptor_pool.Default().FindServiceByName(service)
+            if method in found.methods_by_name:
+                return found.file
+        return descriptor_pool.Default().FindFileContainingSymbol(symbol)
 
 
 class TlsError(ValueError):
