@@ -44,8 +44,8 @@ from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.notifications import Notifications
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
-from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.private_file import create_private_file
+from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.records import DatabaseRecords
 from latchkey_server.storage.store import PostgresStore
 from latchkey_server.transport.admin_servicer import AdminServicer, Nouns

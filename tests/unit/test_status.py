@@ -2,7 +2,7 @@
 
 from latchkey_server.domain import key_import
 from latchkey_server.domain.errors import LatchkeyError, Violation
-from latchkey_server.transport.convert_verify import ANSWER_MAX
+from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.status import abort_status, status_of
 
 # What a trailer takes at most, in bytes; gRPC sends binary values in base64.

@@ -35,13 +35,19 @@ def bearer_secret(authorization: str | None) -> str:
 
     Management secrets are never imported: one with a wrong prefix or checksum is nobody's, and is not looked up.
     """
+    secret = bearer_text(authorization)
+    if not (secret.startswith(f"{MANAGEMENT_PREFIX}_") and well_formed(secret)):
+        raise errors.CredentialInvalid
+    return secret
+
+
+def bearer_text(authorization: str | None) -> str:
+    """Return what an ``authorization`` header carries, whatever that is; raises CredentialMissing."""
     if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
         raise errors.CredentialMissing
     secret = authorization[len(_SCHEME) :].strip()
     if not secret:
         raise errors.CredentialMissing
-    if not (secret.startswith(f"{MANAGEMENT_PREFIX}_") and well_formed(secret)):
-        raise errors.CredentialInvalid
     return secret
 
 

@@ -17,9 +17,9 @@ from latchkey_server.domain.freshness import Instant, seen_revision
 from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
 from latchkey_server.domain.verify import Code, Question, Record, decide
 from latchkey_server.observability import Metrics
+from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.read_verify import known_question
 from latchkey_server.transport.write_verify import (
-    ANSWER_MAX,
     TAG_BYTES,
     decided_bytes,
     delimited,

@@ -24,7 +24,7 @@ from grpc.aio import AbortError
 from latchkey.rules import secret_sha256
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller, require_role
-from latchkey_server.domain.credentials import accept, bearer_secret
+from latchkey_server.domain.credentials import accept, bearer_secret, bearer_text
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.ids import MANAGEMENT_KEY, format_id
@@ -356,7 +356,7 @@ class Authentication:
         if not self._ready():
             return None
         try:
-            sha256 = secret_sha256(bearer_secret(authorization))
+            sha256 = secret_sha256(bearer_text(authorization))
             credential = self._source.fresh_credential(sha256, self._instant())
             if credential is None:
                 return None

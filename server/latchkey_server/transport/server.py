@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from latchkey.v1 import (
     admin_service_pb2,
@@ -113,10 +113,9 @@ def build_server(
         )
     ]
     descriptors = cast(descriptor_pool.DescriptorPool, _Descriptors())
-    reflecting = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME], descriptors)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, generic)
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server, descriptors)
     if channelz_on:
-        channelz.add_channelz_servicer(generic)
+        channelz.add_channelz_servicer(server)
     return server
 
 

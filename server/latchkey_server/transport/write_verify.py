@@ -16,12 +16,10 @@ from latchkey_server.domain.freshness import History
 from latchkey_server.domain.model import Revision
 from latchkey_server.domain.verifier import Answer, Item
 from latchkey_server.domain.verify import Code, Degradation, Record, Verdict
+from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.convert_key import model_limits_message, spend_message
 from latchkey_server.transport.status import status_of
 from latchkey_server.transport.wire import duration, optional_timestamp, revision, struct, timestamp
-
-ANSWER_MAX: Final = 3_670_016
-"""Bytes at which a batch's answer stops (3.5 MiB): clients receive 4 MiB by default."""
 
 TAG_BYTES: Final = 6
 _FULL: Final = verification_pb2.VerifyResult(error=status_of(errors.AnswerTooLarge())).SerializeToString()
