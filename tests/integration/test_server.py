@@ -182,7 +182,9 @@ async def test_every_watcher_of_health_is_told_whoever_else_came_and_went(servic
         begun = [await anext(staying), await anext(going)]
         await going.aclose()
         connection = await asyncpg.connect(service.dsn)
-        await connection.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'from the future')")
+        await connection.execute(
+            "INSERT INTO schema_migration (number, name, breaking) VALUES (9999, 'from the future', true)"
+        )
         await connection.close()
 
         async with asyncio.timeout(30):

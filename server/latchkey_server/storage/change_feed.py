@@ -86,6 +86,9 @@ class ChangeFeed:
         except (DatabaseUnavailable, TimeoutError) as error:
             self._fail(unanswered=isinstance(error, TimeoutError))
             _settle(waiting, DatabaseUnavailable())
+        except asyncpg.UndefinedTableError:
+            # Not migrated yet: nothing can be followed, and the look at the schema tells why.
+            _settle(waiting, DatabaseUnavailable())
         else:
             self._failures = 0
             if self._reach.lost:
