@@ -62,7 +62,7 @@ from latchkey_server.transport.interceptors import (
 )
 from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.server import Services, Tls, TlsError, build_server, listen
-from latchkey_server.transport.shortcut import VERIFY, VerifyShortcut
+from latchkey_server.transport.shortcut import shortcuts
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
 from latchkey_server.upkeep import Readiness, Upkeep, Watch, background
@@ -230,9 +230,9 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         layers = build_layers(freshness, settings, metrics, authentication)
         at_hand = AtHand(freshness.records, last_used, metrics, clock, instant)
         services = build_services(storage, freshness, settings, metrics, last_used, at_hand, clock)
-        shortcuts = {VERIFY: VerifyShortcut(at_hand, authentication, metrics)}
+        ways = shortcuts(at_hand, authentication, metrics)
         await health.set_all(serving=False)
-        server = build_server(services, layers, shortcuts, health, channelz_on=settings.channelz)
+        server = build_server(services, layers, ways, health, channelz_on=settings.channelz)
         port = _listen(server, settings)
         await server.start()
         address = f"{settings.listen.rpartition(':')[0]}:{port}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from latchkey_server.storage.gather import BATCH_MAX, FLIGHTS_MAX, Gather
+from latchkey_server.storage.gather import BATCH_MAX, ENOUGH, FLIGHTS_MAX, Gather
 
 
 class Source:
@@ -60,15 +60,32 @@ async def test_while_queries_are_under_way_the_next_one_fills_up() -> None:
     source.open.clear()
     gather = Gather(source.fetch)
     waiting = []
-    for key in range(20):
+    for key in range(ENOUGH * (FLIGHTS_MAX + 1)):
         waiting.append(asyncio.create_task(gather.find(key)))
         for _ in range(5):
             await asyncio.sleep(0)
     source.open.set()
     await asyncio.gather(*waiting)
 
-    assert len(source.queries) == FLIGHTS_MAX + 1
-    assert sorted(key for query in source.queries for key in query) == list(range(20))
+    assert [len(query) for query in source.queries[:FLIGHTS_MAX]] == [1, ENOUGH]
+    assert sorted(key for query in source.queries for key in query) == list(range(len(waiting)))
+
+
+async def test_a_lone_look_up_is_sent_at_once_and_one_in_company_waits_for_more() -> None:
+    source = Source()
+    gather = Gather(source.fetch)
+    await gather.find(1)
+
+    for key in (2, 3, 4):
+        await asyncio.gather(gather.find(key), *(_later(gather, key * 10 + turns, turns) for turns in range(9)))
+
+    assert len(source.queries) <= 1 + 3
+
+
+async def _later(gather: Gather[int, str], key: int, turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await gather.find(key)
 
 
 async def test_a_query_is_bounded() -> None:

@@ -60,6 +60,11 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = {
 }
 """The roles that may call each method; a method that is not here can be called by nobody."""
 
+METHODS: Final[Mapping[Role, frozenset[str]]] = {
+    role: frozenset(method for method, roles in ROLES.items() if role in roles) for role in Role
+}
+"""The same the other way round."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

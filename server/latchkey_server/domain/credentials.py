@@ -5,7 +5,7 @@ from datetime import datetime
 
 from latchkey.rules import unexpired
 from latchkey_server.domain import errors
-from latchkey_server.domain.access import Caller, caller_of
+from latchkey_server.domain.access import METHODS, Caller, caller_of
 from latchkey_server.domain.freshness import Confirmed, History, Instant
 from latchkey_server.domain.model import ManagementKey
 from latchkey_server.domain.secret import MANAGEMENT_PREFIX, well_formed
@@ -25,9 +25,18 @@ class Credential(Confirmed):
     read_at: Instant = field(compare=False)
     history: History = field(compare=False)
     caller: Caller = field(init=False, compare=False)
+    usable: bool = field(init=False, compare=False)
+    """Whether it was neither ended nor revoked: then only time is against it."""
+    end_time: datetime | None = field(init=False, compare=False)
+    methods: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.caller = caller_of(self.management_key, self.root)
+        key = self.management_key
+        self.caller = caller_of(key, self.root)
+        self.usable = not self.secret_ended and key.revocation is None
+        ends = [end for end in (self.secret_end_time, key.expire_time) if end is not None]
+        self.end_time = min(ends) if ends else None
+        self.methods = METHODS[key.role]
 
 
 def bearer_secret(authorization: str | None) -> str:
@@ -53,10 +62,6 @@ def bearer_text(authorization: str | None) -> str:
 
 def accept(credential: Credential | None, now: datetime) -> Caller:
     """Return the caller that a credential stands for now; raises CredentialInvalid."""
-    if credential is None or credential.secret_ended:
-        raise errors.CredentialInvalid
-    key = credential.management_key
-    lasting = unexpired(credential.secret_end_time, now) and unexpired(key.expire_time, now)
-    if key.revocation is not None or not lasting:
+    if credential is None or not credential.usable or not unexpired(credential.end_time, now):
         raise errors.CredentialInvalid
     return credential.caller

@@ -117,14 +117,18 @@ class Record(Confirmed):
     revision: int
     read_at: Instant = field(compare=False)
     history: History = field(compare=False)
+    metadata: str = "{}"
+    """The key's metadata as JSON text, which takes a fraction of the memory; the key itself has none here."""
     ratelimits: tuple[RateLimit, ...] = field(init=False, compare=False)
     """The limits that apply: the key's own, then those of its identity that it does not override."""
     open_checks: int = field(init=False, compare=False, repr=False)
     """The bits of the CHECKS that this record may fail."""
     used_minute: int = field(default=0, compare=False, repr=False)
     """The minute since 1970 in which its last use was noted."""
+    answered: bool = field(default=False, compare=False, repr=False)
+    """Whether transport has answered about this record before."""
     wire: tuple[bytes, bytes] | None = field(default=None, compare=False, repr=False)
-    """Where transport keeps what every answer about this record has in common."""
+    """Where transport keeps what every answer about this record has in common, once there was more than one."""
     ready: object | None = field(default=None, compare=False, repr=False)
     """Where transport keeps its last answer about this record."""
 

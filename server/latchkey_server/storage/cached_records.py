@@ -31,14 +31,18 @@ class CachedRecords:
         self._reach = reach
         self._stale_max = max(stale_if_error.total_seconds(), HARD_BOUND)
         self._instant = instant
+        self._kept_record, self._kept_credential = cache.records.get, cache.credentials.get
         self._records = Gather(self._load_records)
         self._credentials = Gather(self._load_credentials)
         reach.on_lost(partial(self._records.fail, DatabaseUnavailable))
         reach.on_lost(partial(self._credentials.fail, DatabaseUnavailable))
 
     def fresh(self, sha256: bytes, at: Instant) -> Record | None:
-        record = self._cache.records.get(sha256)
-        return record if record is not None and _fresh(record, at) else None
+        record = self._kept_record(sha256)
+        # What is nearly always so comes first: once dropped, a history was never confirmed.
+        if record is None or at - record.history.confirmed_at <= HARD_BOUND or age(record, at) <= HARD_BOUND:
+            return record
+        return None
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         at = self._instant()
@@ -66,8 +70,14 @@ class CachedRecords:
         return found
 
     def fresh_credential(self, sha256: bytes, at: Instant) -> Credential | None:
-        credential = self._cache.credentials.get(sha256)
-        return credential if credential is not None and _fresh(credential, at) else None
+        credential = self._kept_credential(sha256)
+        if (
+            credential is None
+            or at - credential.history.confirmed_at <= HARD_BOUND
+            or age(credential, at) <= HARD_BOUND
+        ):
+            return credential
+        return None
 
     async def credential(self, sha256: bytes) -> Credential | None:
         at = self._instant()
@@ -113,11 +123,6 @@ class CachedRecords:
         found = await self._database.credentials(sha256s)
         self._cache.keep_credentials(sha256s, found, load)
         return found
-
-
-def _fresh(known: Confirmed, at: Instant) -> bool:
-    # What is nearly always so comes first: once dropped, a history was never confirmed.
-    return at - known.history.confirmed_at <= HARD_BOUND or age(known, at) <= HARD_BOUND
 
 
 def _require_reached(wanted: int, revision: int) -> None:

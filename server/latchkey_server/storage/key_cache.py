@@ -229,7 +229,7 @@ def footprint(record: Record) -> int:
     """Return about how many bytes keeping a record takes, its part of the tables included."""
     fields = record.key.fields
     texts = (*fields.scopes, *fields.allow_ips, fields.name, fields.member, fields.external_id)
-    return 1_200 + 2 * sum(map(len, texts)) + 64 * len(texts) + 4 * len(str(fields.metadata))
+    return 1_300 + 2 * (sum(map(len, texts)) + len(record.metadata)) + 8 * len(texts)
 
 
 def _record_targets(record: Record) -> Iterable[UUID]:

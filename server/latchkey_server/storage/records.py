@@ -24,7 +24,8 @@ HistoryOf = Callable[[UUID, int, Instant], History]
 # One statement is one snapshot: the key and its workspace's revision belong together. Columns are named, so that a
 # prepared statement outlives a migration that adds some.
 _SELECT_RECORDS = f"""
-    SELECT {", ".join("k." + column for column in KEY_COLUMNS.split(", "))},
+    SELECT {", ".join("k." + column for column in KEY_COLUMNS.split(", ") if column != "metadata")},
+        k.metadata::text AS metadata,
         i.external_id, i.metadata AS identity_metadata, i.ratelimits AS identity_ratelimits,
         i.create_time AS identity_create_time, i.update_time AS identity_update_time,
         i.revision AS identity_revision, w.enabled AS workspace_enabled, w.max_cacheable_for,
@@ -124,7 +125,7 @@ class DatabaseRecords:
         if not rows:
             return {}
         now = self._clock()
-        keys = {row["key_id"]: key_of(row) for row in rows}
+        keys = {row["key_id"]: key_of(row, with_metadata=False) for row in rows}
         spent = await _spent(connection, workspace_id, keys, now)
         history = self._history_of(workspace_id, rows[0]["workspace_revision"], read_at)
         sha256s = {item.secret_id: item.sha256 for item in found}
@@ -187,6 +188,7 @@ def _record_of(row: Row, key: Key, spent: int, now: datetime, read_at: Instant, 
         revision=row["workspace_revision"],
         read_at=read_at,
         history=history,
+        metadata=row["metadata"],
     )
 
 

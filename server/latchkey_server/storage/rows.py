@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from sys import intern
 from typing import Any
 
 from latchkey_server.domain.model import (
     CreditRefill,
     Credits,
     Identity,
+    Json,
     Key,
     KeyFields,
     ModelLimits,
@@ -113,14 +115,17 @@ def key_values(key: Key) -> tuple[object, ...]:
     )
 
 
-def key_of(row: Row) -> Key:
-    """Return the key in a row that also has its identity's ``external_id``, or NULL."""
+def key_of(row: Row, *, with_metadata: bool = True) -> Key:
+    """Return the key in a row that also has its identity's ``external_id``, or NULL.
+
+    Words that many keys share are kept once: a hundred thousand keys may be in memory.
+    """
     return Key(
         workspace_id=row["workspace_id"],
         key_id=row["key_id"],
         api_id=row["api_id"],
-        prefix=row["prefix"],
-        fields=_key_fields(row),
+        prefix=intern(row["prefix"]),
+        fields=_key_fields(row, row["metadata"] if with_metadata else {}),
         identity_id=row["identity_id"],
         revocation=revocation_of(row),
         create_time=row["create_time"],
@@ -130,24 +135,24 @@ def key_of(row: Row) -> Key:
     )
 
 
-def _key_fields(row: Row) -> KeyFields:
+def _key_fields(row: Row, metadata: Json) -> KeyFields:
     return KeyFields(
         name=row["name"],
-        environment=row["environment"],
+        environment=intern(row["environment"]),
         enabled=row["enabled"],
         expire_time=row["expire_time"],
         not_before_time=row["not_before_time"],
         model_limits=_model_limits(row),
         allow_ips=tuple(row["allow_ips"]),
-        scopes=tuple(row["scopes"]),
+        scopes=tuple(map(intern, row["scopes"])),
         spend_limit=_spend_limit(row),
         credits=_credits(row),
         ratelimits=ratelimits_of(row["ratelimits"]),
         guardrail_id=row["guardrail_id"],
         firewall_policy_id=row["firewall_policy_id"],
         external_id=row["external_id"] or "",
-        member=row["member"],
-        metadata=row["metadata"],
+        member=intern(row["member"]),
+        metadata=metadata,
     )
 
 

@@ -4,7 +4,6 @@ Callers ask the same of many secrets. Serialisers write fields in the order of t
 first and the rest of the bytes is the same from call to call: it is read and checked once and then remembered.
 """
 
-import hashlib
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -20,29 +19,18 @@ from latchkey_server.domain.verifier import Asked, Item
 from latchkey_server.domain.verify import Question, RateLimitCost
 from latchkey_server.transport.wire import read_duration, read_id, read_money
 
-_KEY_TAG: Final = 0x0A
-_ONE_BYTE_LENGTH: Final = 0x80
+KEY_TAG: Final = 0x0A
+ONE_BYTE_LENGTH: Final = 0x80
 _REMEMBERED_MAX: Final = 4_096
 _REMEMBERED_BYTES_MAX: Final = 512
 
 _remembered: "LRU[bytes, Question]" = LRU(_REMEMBERED_MAX)
-
-
-def known_question(raw: bytes) -> tuple[Question, int] | None:
-    """Return what a serialised VerifyRequest asks, and where its secret ends that begins at 2; None if not known."""
-    if len(raw) > 2 and raw[0] == _KEY_TAG and raw[1] < _ONE_BYTE_LENGTH:
-        end = 2 + raw[1]
-        question = _remembered.get(raw[end:])
-        if question is not None and 2 < end <= len(raw) and raw.isascii():
-            return question, end
-    return None
+remembered = _remembered.get
+"""Return the question that the bytes behind a secret ask, or None if they are not known."""
 
 
 def read_item(raw: bytes) -> Item:
     """Return what a serialised VerifyRequest asks, or what is wrong with it."""
-    if known := known_question(raw):
-        question, end = known
-        return Asked(hashlib.sha256(raw[2:end]).digest(), question)
     try:
         return _read(raw)
     except LatchkeyError as error:
@@ -66,7 +54,7 @@ def _read(raw: bytes) -> Asked:
 def _remember(raw: bytes, request: pb.VerifyRequest, question: Question) -> None:
     """Remember the bytes behind the secret, if that comes first and the rest is likely to come again."""
     secret = request.key.encode()
-    first = bytes((_KEY_TAG, len(secret))) + secret if len(secret) < _ONE_BYTE_LENGTH else None
+    first = bytes((KEY_TAG, len(secret))) + secret if len(secret) < ONE_BYTE_LENGTH else None
     rest = raw[len(first) :] if first and raw.startswith(first) else None
     if rest is None or len(rest) > _REMEMBERED_BYTES_MAX or question.operation_id:
         return

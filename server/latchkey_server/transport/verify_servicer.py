@@ -1,6 +1,5 @@
 """VerifyService on the wire: read, call the domain, write. Verifications come and go as bytes."""
 
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ class Verifications:
     def __init__(self, verifier: Verifier, at_hand: AtHand, metrics: Metrics) -> None:
         self._verifier = verifier
         self._at_hand = at_hand
-        self._metrics = metrics
+        self._verdicts = metrics.verdicts
 
     def at_once(self, raws: Sequence[bytes]) -> list[bytes] | None:
         """Return a result for each item if all that it takes is at hand, else None; never waits."""
@@ -39,7 +38,7 @@ class Verifications:
             raise item
         verdict = await self._verifier.verify(caller(), item)
         self._verifier.touch(item.question, verdict)
-        self._metrics.verified(verdict.code, 1)
+        self._verdicts.count(verdict.code.name).value += 1
         return answer_bytes(verdict, decided_bytes(verdict.decided_time), omit_metadata=item.question.omit_metadata)
 
     async def many(self, raws: Sequence[bytes]) -> list[bytes]:
@@ -53,9 +52,9 @@ class Verifications:
 
     def _note(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
         self._verifier.used(items, answers)
-        counts = Counter(answer.code for answer in answers if not isinstance(answer, LatchkeyError))
-        for code, count in counts.items():
-            self._metrics.verified(code, count)
+        for answer in answers:
+            if not isinstance(answer, LatchkeyError):
+                self._verdicts.count(answer.code.name).value += 1
 
 
 class VerifyServicer:
@@ -89,8 +88,7 @@ class VerifyServicer:
         return await self._verifications.one(request)
 
     async def batch_verify(self, request: bytes, _context: Context) -> bytes:
-        items = read_batch(request).items
-        return write_batch(self._verifications.at_once(items) or await self._verifications.many(items))
+        return write_batch(await self._verifications.many(read_batch(request).items))
 
     async def verify_stream(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         await VerifyFrames(context, self._verifications.at_once, self._verifications.many).answer_all()

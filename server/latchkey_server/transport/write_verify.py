@@ -4,6 +4,7 @@ Serialised protobuf fields can be joined: what all answers about a record have i
 with the record, and an answer is a few short pieces around it.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -22,9 +23,10 @@ from latchkey_server.transport.status import status_of
 from latchkey_server.transport.wire import duration, optional_timestamp, revision, struct, timestamp
 
 TAG_BYTES: Final = 6
+_NO_METADATA: Final = "{}"
 _FULL: Final = verification_pb2.VerifyResult(error=status_of(errors.AnswerTooLarge())).SerializeToString()
 _FULL_BYTES: Final = len(_FULL) + TAG_BYTES
-_RESULT_TAG: Final = b"\x0a"
+RESULT_TAG: Final = b"\x0a"
 """Field 1, in a VerifyResult and in a VerifyResponse alike."""
 
 MESSAGES: Final = {
@@ -64,18 +66,22 @@ def answer_bytes(verdict: Verdict, decided: bytes, *, omit_metadata: bool) -> by
     if record is None:
         return delimited((_HEADS[verdict.code], decided))
     parts = [
-        *lasting_pieces(verdict, record, omit_metadata),
-        revision_bytes(record.history, verdict.revision),
+        lasting_bytes(verdict, record, omit_metadata, keep=record.answered),
+        revision_bytes(record.history, verdict.revision)[1],
         decided,
     ]
+    record.answered = True
     if verdict.degraded or verdict.checks or record.metered:
         parts.append(_particular(verdict, record))
     return delimited(parts)
 
 
-def lasting_pieces(verdict: Verdict, record: Record, omit_metadata: bool) -> tuple[bytes, bytes, bytes]:
-    """Return the pieces of an answer that neither its moment nor the workspace's revision alters."""
-    return _HEADS[verdict.code], _common(record, omit_metadata), _cacheable(verdict.cacheable_for)
+def lasting_bytes(verdict: Verdict, record: Record, omit_metadata: bool, *, keep: bool) -> bytes:
+    """Return the part of an answer that neither its moment nor the workspace's revision alters.
+
+    ``keep`` says to keep with the record what all answers about it have in common.
+    """
+    return _HEADS[verdict.code] + _common(record, omit_metadata, keep) + _cacheable(verdict.cacheable_for)
 
 
 def fitting(items: Sequence[Item], answers: Sequence[Answer]) -> list[bytes]:
@@ -102,24 +108,29 @@ def filled(results: list[bytes], count: int) -> list[bytes]:
     return results + [_FULL] * (count - len(results))
 
 
-def _common(record: Record, omit_metadata: bool) -> bytes:
+def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
     """Return what all answers about a record have in common, with or without metadata."""
-    if record.wire is None:
-        shown = verification_pb2.Verification(key=_verified_key(record, False), ratelimits=_ratelimits(record))
-        whole = bare = shown.SerializeToString()
-        if record.key.fields.metadata or (record.identity and record.identity.metadata):
-            shown.key.CopyFrom(_verified_key(record, True))
-            bare = shown.SerializeToString()
-        record.wire = (whole, bare)
-    return record.wire[omit_metadata]
+    common = record.wire or _both_common(record)
+    if keep:
+        record.wire = common
+    return common[omit_metadata]
 
 
-def revision_bytes(history: History, number: int) -> bytes:
-    """Return a workspace's revision; it moves seldom, and all of the workspace's records share it."""
+def _both_common(record: Record) -> tuple[bytes, bytes]:
+    shown = verification_pb2.Verification(key=_verified_key(record, False), ratelimits=_ratelimits(record))
+    whole = bare = shown.SerializeToString()
+    if record.metadata != _NO_METADATA or (record.identity and record.identity.metadata):
+        shown.key.CopyFrom(_verified_key(record, True))
+        bare = shown.SerializeToString()
+    return whole, bare
+
+
+def revision_bytes(history: History, number: int) -> tuple[int, bytes]:
+    """Return a workspace's revision and its bytes; it moves seldom, and all of the workspace's records share it."""
     if history.wire is None or history.wire[0] != number:
         message = verification_pb2.Verification(revision=revision(Revision(history.workspace_id, number)))
         history.wire = (number, message.SerializeToString())
-    return history.wire[1]
+    return history.wire
 
 
 @lru_cache(maxsize=1_024)
@@ -149,15 +160,15 @@ def _degraded(degraded: Sequence[Degradation]) -> list[verification_pb2.Degradat
 
 def delimited(parts: Sequence[bytes]) -> bytes:
     """Return a submessage made of joined parts, with its tag and length in front."""
-    return b"".join((_RESULT_TAG, _varint(sum(map(len, parts))), *parts))
+    return b"".join((RESULT_TAG, varint(sum(map(len, parts))), *parts))
 
 
 @lru_cache(maxsize=16_384)
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """Return a length as it travels."""
     if number < 0x80:
         return bytes((number,))
-    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
+    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
 
 
 def _ratelimits(record: Record) -> list[ratelimit_pb2.RateLimitState]:
@@ -177,7 +188,7 @@ def _verified_key(record: Record, omit_metadata: bool) -> verification_pb2.Verif
         identity=_identity(record, omit_metadata),
         member=fields.member,
         scopes=fields.scopes,
-        metadata=struct(fields.metadata) if fields.metadata and not omit_metadata else None,
+        metadata=None if omit_metadata or record.metadata == _NO_METADATA else struct(json.loads(record.metadata)),
         model_limits=model_limits_message(fields.model_limits),
         allow_ips=fields.allow_ips,
         enabled=fields.enabled,
