@@ -29,6 +29,7 @@ from latchkey_server.domain.ports import ChangeListener, Clock
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.usage_query import UsageQueries
 from latchkey_server.domain.usage_recorder import UsageRecorder
+from latchkey_server.domain.verification_reports import VerificationReports
 from latchkey_server.domain.verifier import Verifier
 from latchkey_server.domain.watching import Watchers
 from latchkey_server.domain.workspaces import Workspaces
@@ -64,7 +65,7 @@ from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.server import Services, Tls, TlsError, build_server, listen
 from latchkey_server.transport.shortcut import shortcuts
 from latchkey_server.transport.usage_servicer import UsageServicer
-from latchkey_server.transport.verify_servicer import VerifyServicer
+from latchkey_server.transport.verify_servicer import Verifications, VerifyServicer
 from latchkey_server.upkeep import Readiness, Upkeep, Watch, background
 
 PEPPER_FILE = "peppers"
@@ -293,7 +294,13 @@ def build_services(
     recorder = UsageRecorder(store, clock, settings.usage_accepted)
     return Services(
         keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
-        verify=VerifyServicer(Verifier(freshness.records, last_used, clock, instant), at_hand, metrics),
+        verify=VerifyServicer(
+            Verifications(Verifier(freshness.records, last_used, clock, instant), at_hand, metrics),
+            VerificationReports(store, clock),
+            freshness.watchers,
+            freshness.feed,
+            instant,
+        ),
         usage=UsageServicer(recorder, UsageQueries(store, clock), clock),
         admin=AdminServicer(nouns),
     )

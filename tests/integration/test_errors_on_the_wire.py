@@ -143,7 +143,6 @@ async def _provoked(service: Service, owner: Client) -> AsyncIterator[tuple[str,
         ("GetIdentity", "IDENTITY_NOT_FOUND"),
         ("GetManagementKey", "MANAGEMENT_KEY_NOT_FOUND"),
         ("GetWorkspace", "WORKSPACE_NOT_FOUND"),
-        ("WatchKeys", "NOT_IMPLEMENTED"),
         ("ReleaseReservation", "NOT_IMPLEMENTED"),
     ):
         yield reason, ROWS[name].request(unknown)

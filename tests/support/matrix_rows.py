@@ -136,7 +136,7 @@ ROWS: Mapping[str, Row] = {
         VERIFIER,
         lambda at: verify_service_pb2.VerifyStreamRequest(items=[verify_service_pb2.VerifyRequest(key=at.secret)]),
     ),
-    "WatchKeys": Row(VERIFIER, lambda _at: verify_service_pb2.WatchKeysRequest(nonce=b"nonce"), done="NOT_IMPLEMENTED"),
+    "WatchKeys": Row(VERIFIER, lambda _at: verify_service_pb2.WatchKeysRequest(nonce=b"nonce")),
     "ReleaseReservation": Row(
         VERIFIER,
         lambda at: verify_service_pb2.ReleaseReservationRequest(key_id=at.key_id, operation_id="operation"),
@@ -145,7 +145,6 @@ ROWS: Mapping[str, Row] = {
     "ReportVerifications": Row(
         VERIFIER,
         lambda _at: verify_service_pb2.ReportVerificationsRequest(client_id="client", sequence=1),
-        done="NOT_IMPLEMENTED",
     ),
     "ReportUsage": Row(VERIFIER, lambda at: usage_service_pb2.ReportUsageRequest(events=[usage_event(at.key_id)])),
     # VIEWER: get, list and query everything.

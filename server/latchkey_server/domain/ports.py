@@ -239,6 +239,18 @@ class Usage(Protocol):
         ...
 
 
+class Reports(Protocol):
+    """Reports of client caches."""
+
+    async def advance(self, workspace_id: UUID, client_id: str, sequence: int, now: datetime) -> bool:
+        """Take a report as a client's last; False when it, or a later one, was taken before."""
+        ...
+
+    async def used(self, workspace_id: UUID, api_ids: frozenset[UUID], used: Mapping[UUID, datetime]) -> None:
+        """Remember later uses of keys, of these apis if any are named; what is no key is passed over."""
+        ...
+
+
 class RecordSource(Protocol):
     """Where verifications get what is known of secrets, and callers their credentials, never staler than promised."""
 
@@ -305,6 +317,8 @@ class Transaction(Protocol):
     def requests(self) -> Requests: ...
     @property
     def usage(self) -> Usage: ...
+    @property
+    def reports(self) -> Reports: ...
 
 
 class Store(Protocol):

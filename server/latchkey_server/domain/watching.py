@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from latchkey_server.domain.access import Caller
@@ -42,6 +42,34 @@ class Reset:
 Event = Applied | Echo | Reset
 
 
+class Followed(Protocol):
+    """How far this process has followed the changes, for those who watch."""
+
+    @property
+    def epoch(self) -> str:
+        """The history of the database that revisions belong to: another one after a failover or a restore."""
+        ...
+
+    async def caught_up(self) -> None:
+        """Wait for a look at everything that begins from now on; raises DatabaseUnavailable."""
+        ...
+
+    def confirmed_at(self, workspace_id: UUID | None) -> Instant:
+        """Return when a workspace, or everything, was last confirmed."""
+        ...
+
+    def revision(self, workspace_id: UUID) -> int:
+        """Return the last change of a workspace that was applied."""
+        ...
+
+    async def since(self, workspace_id: UUID, after: int, until: int) -> list[Applied] | None:
+        """Return the changes behind ``after`` up to ``until``, or None if they are not all there any more.
+
+        Raises DatabaseUnavailable.
+        """
+        ...
+
+
 class Watch:
     """What waits for one watcher, in order."""
 
@@ -62,6 +90,10 @@ class Watch:
         """Let everything that waits give way to a RESET."""
         self._events.clear()
         self.put(Reset())
+
+    def forget(self) -> None:
+        """Drop what waits: its watcher begins from here."""
+        self._events.clear()
 
     def wake(self) -> None:
         """Have the watcher look at its credential."""

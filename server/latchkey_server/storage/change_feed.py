@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 
 from latchkey_server.domain.errors import DatabaseUnavailable
-from latchkey_server.domain.freshness import Instant
+from latchkey_server.domain.freshness import NEVER, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.domain.watching import Applied, Watchers
 from latchkey_server.storage.database import Connection, Database, Row
@@ -50,6 +50,7 @@ class ChangeFeed:
         self._failures = 0
         self._timeline: str | None = None
         self._follows_everything = False
+        self._everything_at = NEVER
 
     def hint(self, workspace_id: UUID) -> None:
         """Have a workspace looked at right away."""
@@ -67,6 +68,31 @@ class ChangeFeed:
         self._waiting.append(future)
         self.hint_all()
         await future
+
+    @property
+    def epoch(self) -> str:
+        """The timeline of the database: it changes with a failover and with a restore."""
+        return self._timeline or ""
+
+    def confirmed_at(self, workspace_id: UUID | None) -> Instant:
+        """Return when a workspace, or everything, was last confirmed."""
+        if workspace_id is None:
+            return self._everything_at
+        history = self._cache.histories.get(workspace_id)
+        return history.confirmed_at if history else NEVER
+
+    def revision(self, workspace_id: UUID) -> int:
+        """Return the last change of a workspace that was applied."""
+        history = self._cache.histories.get(workspace_id)
+        return history.revision if history else 0
+
+    async def since(self, workspace_id: UUID, after: int, until: int) -> list[Applied] | None:
+        """Return the changes behind ``after`` up to ``until``, or None if they are not all there any more."""
+        if not 0 <= until - after <= CHANGES_MAX:
+            return None
+        async with self._database.connection() as connection:
+            changes = await read_changes(connection, after, Revision(workspace_id, until))
+        return changes if len(changes) == until - after else None
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -136,6 +162,7 @@ class ChangeFeed:
                 await self._follow(connection, Revision(workspace_id, current), followed.get(workspace_id, 0), at)
         if only is None:
             self._follows_everything = everything
+            self._everything_at = at if everything else NEVER
 
     async def _check_timeline(self, connection: Connection) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What is kept for a day only: changes that every cache has long seen, and answers of requests that may be replayed."""
+"""What is kept for a day only: changes that every cache has seen, and what a repeated request is recognised by."""
 
 from datetime import datetime
 from uuid import UUID
@@ -20,13 +20,19 @@ _PRUNE_ANSWERS = """
         WHERE workspace_id = $1 AND create_time < $2 ORDER BY create_time LIMIT $3
     )
 """
+_PRUNE_REPORTS = """
+    DELETE FROM verification_report WHERE workspace_id = $1 AND client_id IN (
+        SELECT client_id FROM verification_report
+        WHERE workspace_id = $1 AND report_time < $2 ORDER BY report_time LIMIT $3
+    )
+"""
 
 
 async def prune(connection: Connection, before: datetime) -> int:
     """Remove what was written before an instant, workspace by workspace, and return how many rows that were."""
     removed = 0
     for row in await connection.fetch("SELECT workspace_id FROM workspace"):
-        for statement in (_PRUNE_CHANGES, _PRUNE_ANSWERS):
+        for statement in (_PRUNE_CHANGES, _PRUNE_ANSWERS, _PRUNE_REPORTS):
             removed += await _prune(connection, statement, row["workspace_id"], before)
     return removed
 

@@ -14,6 +14,7 @@ from latchkey_server.storage.management_keys import ManagementKeyRepository
 from latchkey_server.storage.requests import RequestRepository
 from latchkey_server.storage.secrets import SecretRepository
 from latchkey_server.storage.usage import UsageRepository
+from latchkey_server.storage.verification_reports import VerificationReportRepository
 from latchkey_server.storage.workspaces import WorkspaceRepository
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class PostgresTransaction:
         self.audit = AuditRepository(connection)
         self.requests = RequestRepository(connection)
         self.usage = UsageRepository(connection)
+        self.reports = VerificationReportRepository(connection)
 
 
 class PostgresStore:

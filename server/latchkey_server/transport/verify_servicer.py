@@ -1,6 +1,6 @@
 """VerifyService on the wire: read, call the domain, write. Verifications come and go as bytes."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -8,14 +8,19 @@ import grpc
 from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.freshness import Instant
+from latchkey_server.domain.verification_reports import VerificationReports
 from latchkey_server.domain.verifier import ITEMS_MAX, Answer, Item, Verifier, require_count
+from latchkey_server.domain.watching import Followed, Watchers
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.call import caller
 from latchkey_server.transport.interceptors import Context
 from latchkey_server.transport.raw_frames import read_batch, write_batch
+from latchkey_server.transport.read_report import read_report
 from latchkey_server.transport.read_verify import read_item
 from latchkey_server.transport.verify_stream import VerifyFrames
+from latchkey_server.transport.watch_keys import KeyWatch
 from latchkey_server.transport.write_verify import answer_bytes, decided_bytes, filled, fitting
 
 
@@ -60,8 +65,19 @@ class Verifications:
 class VerifyServicer:
     """Answers VerifyService. Not the generated servicer: three of its methods take and give bytes."""
 
-    def __init__(self, verifier: Verifier, at_hand: AtHand, metrics: Metrics) -> None:
-        self._verifications = Verifications(verifier, at_hand, metrics)
+    def __init__(
+        self,
+        verifications: Verifications,
+        reports: VerificationReports,
+        watchers: Watchers,
+        followed: Followed,
+        instant: Callable[[], Instant],
+    ) -> None:
+        self._verifications = verifications
+        self._reports = reports
+        self._watchers = watchers
+        self._followed = followed
+        self._instant = instant
 
     def handlers(self) -> "Mapping[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return a handler for each method."""
@@ -93,10 +109,8 @@ class VerifyServicer:
     async def verify_stream(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         await VerifyFrames(context, self._verifications.at_once, self._verifications.many).answer_all()
 
-    def watch_keys(
-        self, requests: AsyncIterator[pb.WatchKeysRequest], _context: Context
-    ) -> AsyncIterator[pb.WatchKeysResponse]:
-        raise errors.NotImplementedYet("WatchKeys")
+    async def watch_keys(self, _requests: AsyncIterator[pb.WatchKeysRequest], context: Context) -> None:
+        await KeyWatch(context, self._followed, self._instant).serve(self._watchers)
 
     async def release_reservation(
         self, _request: pb.ReleaseReservationRequest, _context: Context
@@ -104,6 +118,6 @@ class VerifyServicer:
         raise errors.NotImplementedYet("ReleaseReservation")
 
     async def report_verifications(
-        self, _request: pb.ReportVerificationsRequest, _context: Context
+        self, request: pb.ReportVerificationsRequest, _context: Context
     ) -> pb.ReportVerificationsResponse:
-        raise errors.NotImplementedYet("ReportVerifications")
+        return pb.ReportVerificationsResponse(duplicate=await self._reports.take(caller(), read_report(request)))

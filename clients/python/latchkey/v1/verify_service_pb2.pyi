@@ -570,6 +570,7 @@ class VerificationCount(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """key_id is the key that was verified."""
     code: _verification_pb2.VerifyCode.ValueType
@@ -580,6 +581,10 @@ class VerificationCount(_message.Message):
     """tag is the tag; empty when none. A verification with several tags counts once for each and once without."""
     count: _builtins.int
     """count is how many."""
+    workspace_id: _builtins.str
+    """workspace_id is the key's workspace; empty means the caller's own. Only a caller with all_workspaces may name
+    another one.
+    """
     @_builtins.property
     def quarter_time(self) -> _timestamp_pb2.Timestamp:
         """quarter_time is the beginning of the quarter of an hour, UTC."""
@@ -593,10 +598,11 @@ class VerificationCount(_message.Message):
         model: _builtins.str = ...,
         tag: _builtins.str = ...,
         count: _builtins.int = ...,
+        workspace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quarter_time", b"quarter_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "key_id", b"key_id", "model", b"model", "quarter_time", b"quarter_time", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "key_id", b"key_id", "model", b"model", "quarter_time", b"quarter_time", "tag", b"tag", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -610,8 +616,13 @@ class KeyLastUsed(_message.Message):
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """key_id is the key."""
+    workspace_id: _builtins.str
+    """workspace_id is the key's workspace; empty means the caller's own. Only a caller with all_workspaces may name
+    another one.
+    """
     @_builtins.property
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
         """last_used_time is when it last verified as VALID."""
@@ -621,10 +632,11 @@ class KeyLastUsed(_message.Message):
         *,
         key_id: _builtins.str = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
+        workspace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "last_used_time", b"last_used_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "last_used_time", b"last_used_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

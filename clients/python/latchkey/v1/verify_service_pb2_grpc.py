@@ -130,7 +130,7 @@ class VerifyServiceServicer:
 
     def ReportVerifications(self, request, context):
         """ReportVerifications takes what a client's cache decided by itself, in aggregates. Idempotent by client and
-        sequence.
+        sequence. Last uses are recorded; counts are checked, and told by QueryVerifications once that is served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

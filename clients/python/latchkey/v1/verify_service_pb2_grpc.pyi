@@ -48,7 +48,7 @@ class VerifyServiceStub:
     """
     ReportVerifications: _aio.UnaryUnaryMultiCallable[_verify_service_pb2.ReportVerificationsRequest, _verify_service_pb2.ReportVerificationsResponse]
     """ReportVerifications takes what a client's cache decided by itself, in aggregates. Idempotent by client and
-    sequence.
+    sequence. Last uses are recorded; counts are checked, and told by QueryVerifications once that is served.
     """
 
 class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -121,7 +121,7 @@ class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_verify_service_pb2.ReportVerificationsRequest, _abc.Awaitable[_verify_service_pb2.ReportVerificationsResponse]],
     ) -> _abc.Awaitable[_verify_service_pb2.ReportVerificationsResponse]:
         """ReportVerifications takes what a client's cache decided by itself, in aggregates. Idempotent by client and
-        sequence.
+        sequence. Last uses are recorded; counts are checked, and told by QueryVerifications once that is served.
         """
 
 def add_VerifyServiceServicer_to_server(servicer: VerifyServiceServicer, server: _aio.Server) -> None: ...
