@@ -25,7 +25,7 @@ METHODS: Mapping[str, MethodDescriptor] = {method.name: method for service in SE
 REQUEST_ID = "latchkey-request-id"
 OK = grpc.StatusCode.OK
 
-_CHANGING = ("decided_time", "as_of")
+_CHANGING = ("decided_time", "as_of", "confirmed_age", "cursor")
 
 
 @dataclass(frozen=True, slots=True)

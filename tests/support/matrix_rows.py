@@ -3,6 +3,7 @@
 Written from the specification, on purpose not from the server's own table.
 """
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -144,7 +145,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "ReportVerifications": Row(
         VERIFIER,
-        lambda _at: verify_service_pb2.ReportVerificationsRequest(client_id="client", sequence=1),
+        lambda _at: verify_service_pb2.ReportVerificationsRequest(client_id=secrets.token_hex(8), sequence=1),
     ),
     "ReportUsage": Row(VERIFIER, lambda at: usage_service_pb2.ReportUsageRequest(events=[usage_event(at.key_id)])),
     # VIEWER: get, list and query everything.
