@@ -216,6 +216,17 @@ class Unheard:
         """Have nothing to take account of."""
 
 
+def tell_freshness(metrics: Metrics, freshness: Freshness) -> None:
+    """Let metrics tell of the cache and of the database's reach."""
+    cache, reach = freshness.cache, freshness.reach
+    metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
+    metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
+    metrics.watch(
+        "latchkey_followed_workspaces", "Workspaces whose changes are followed.", lambda: len(cache.histories)
+    )
+    metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(reach.lost))
+
+
 @asynccontextmanager
 async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Running]:
     """Run a server until the context is left; it then stops gracefully."""
@@ -227,6 +238,7 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         last_used = LastUsedWriter(storage.database, settings.last_used_interval)
         stack.push_async_callback(last_used.flush)
         freshness = build_freshness(storage, settings, clock)
+        tell_freshness(metrics, freshness)
         authentication = build_authentication(freshness, settings, readiness, clock)
         layers = build_layers(freshness, settings, metrics, authentication)
         at_hand = AtHand(freshness.records, last_used, metrics, clock, instant)

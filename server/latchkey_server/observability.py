@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -99,6 +99,10 @@ class Metrics:
         )
         self.verdicts = Verdicts()
         self.registry.register(self.verdicts)
+
+    def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Tell a value as it is whenever metrics are read."""
+        Gauge(name, description, registry=self.registry).set_function(value)
 
     def calls(self, method: str) -> Callable[[str, float], None]:
         """Return what counts a call of ``method``: status name and seconds."""

@@ -15,6 +15,7 @@ from latchkey_server.domain.validation import (
 from latchkey_server.domain.verify import NO_TIME, Question
 
 GROUPS_MAX = 32
+RATELIMITS_MAX = 20
 TAGS_MAX = 5
 TAG_MAX = 64
 
@@ -26,8 +27,8 @@ def normalized(question: Question, found: Violations) -> Question:
         _check_group(found, f"required_scopes[{index}].any_of", group)
     check_count(found, "environments", question.environments, GROUPS_MAX)
     check_range(found, "cost", question.cost, 0, UNITS_MAX)
-    check_count(found, "ratelimits", question.ratelimits, 20)
-    for index, wanted in enumerate(question.ratelimits[:20]):
+    check_count(found, "ratelimits", question.ratelimits, RATELIMITS_MAX)
+    for index, wanted in enumerate(question.ratelimits[:RATELIMITS_MAX]):
         check_range(found, f"ratelimits[{index}].cost", wanted.cost, 0, UNITS_MAX)
     check_token(found, "operation_id", question.operation_id)
     if question.estimated_cost is not None:

@@ -6,10 +6,13 @@ from datetime import datetime
 from uuid import UUID
 
 from latchkey_server.domain.errors import DatabaseUnavailable
-from latchkey_server.storage.database import Database
+from latchkey_server.storage.database import Connection, Database
 
 KEYS_MAX = 100_000
 """Keys remembered between two flushes; further ones are dropped rather than held without bound."""
+
+PORTION = 1_000
+"""Keys written by one statement."""
 
 
 class LastUsedWriter:
@@ -50,16 +53,24 @@ class LastUsedWriter:
                     self.touch(workspace_id, key_id, used_time)
 
     async def _write(self, pending: dict[tuple[UUID, UUID], datetime]) -> None:
-        ordered = sorted(pending.items())
+        """Write in portions: sorting and sending all of a hundred thousand would keep every call waiting."""
+        workspaces: dict[UUID, list[tuple[UUID, datetime]]] = {}
+        for (workspace_id, key_id), used_time in pending.items():
+            workspaces.setdefault(workspace_id, []).append((key_id, used_time))
         async with self._database.connection() as connection:
-            for workspace_id in dict.fromkeys(at[0] for at, _ in ordered):
-                ours = [(at[1], used) for at, used in ordered if at[0] == workspace_id]
-                await connection.execute(
-                    "INSERT INTO key_last_used AS u (workspace_id, key_id, last_used_time) "
-                    "SELECT $1, * FROM unnest($2::uuid[], $3::timestamptz[]) "
-                    "ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_used_time = excluded.last_used_time "
-                    "WHERE u.last_used_time < excluded.last_used_time",
-                    workspace_id,
-                    [key_id for key_id, _ in ours],
-                    [used for _, used in ours],
-                )
+            for workspace_id, uses in workspaces.items():
+                for begin in range(0, len(uses), PORTION):
+                    await _write_portion(connection, workspace_id, sorted(uses[begin : begin + PORTION]))
+
+
+async def _write_portion(connection: Connection, workspace_id: UUID, uses: list[tuple[UUID, datetime]]) -> None:
+    """Write uses in the order of their keys, so that two servers can't wait for each other."""
+    await connection.execute(
+        "INSERT INTO key_last_used AS u (workspace_id, key_id, last_used_time) "
+        "SELECT $1, * FROM unnest($2::uuid[], $3::timestamptz[]) "
+        "ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_used_time = excluded.last_used_time "
+        "WHERE u.last_used_time < excluded.last_used_time",
+        workspace_id,
+        [key_id for key_id, _ in uses],
+        [used for _, used in uses],
+    )

@@ -14,7 +14,8 @@ from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import errors, ids, questions
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.model import Revision
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.questions import GROUPS_MAX, RATELIMITS_MAX, TAGS_MAX
+from latchkey_server.domain.validation import Violations, counted
 from latchkey_server.domain.verifier import Asked, Item
 from latchkey_server.domain.verify import Question, RateLimitCost
 from latchkey_server.transport.wire import read_duration, read_id, read_money
@@ -67,17 +68,21 @@ def _question(request: pb.VerifyRequest, found: Violations) -> Question:
     """Return what a request asks besides its secret, validated and normalised; what breaks a rule is noted."""
     question = Question(
         api_id=read_id(found, "api_id", ids.API, request.api_id) if request.HasField("api_id") else None,
-        required_scopes=tuple(tuple(group.any_of) for group in request.required_scopes),
-        environments=tuple(request.environments),
+        required_scopes=tuple(
+            tuple(group.any_of[: GROUPS_MAX + 1])
+            for group in counted(found, "required_scopes", request.required_scopes, GROUPS_MAX)
+        ),
+        environments=tuple(counted(found, "environments", request.environments, GROUPS_MAX)),
         client_ip=request.client_ip if request.HasField("client_ip") else None,
         model=request.model if request.HasField("model") else None,
         cost=request.cost if request.HasField("cost") else 1,
         ratelimits=tuple(
-            RateLimitCost(wanted.name, wanted.cost if wanted.HasField("cost") else 1) for wanted in request.ratelimits
+            RateLimitCost(wanted.name, wanted.cost if wanted.HasField("cost") else 1)
+            for wanted in counted(found, "ratelimits", request.ratelimits, RATELIMITS_MAX)
         ),
         estimated_cost=read_money(found, "estimated_cost", request, "estimated_cost"),
         operation_id=request.operation_id,
-        tags=tuple(request.tags),
+        tags=tuple(counted(found, "tags", request.tags, TAGS_MAX)),
         dry_run=request.dry_run,
         explain=request.explain,
         omit_metadata=request.omit_metadata,
