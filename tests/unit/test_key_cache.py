@@ -444,3 +444,16 @@ def test_a_history_begins_where_something_was_first_read(cache: KeyCache) -> Non
 
     assert cache.history(WORKSPACE_ID, 9, AT + 1) is history
     assert (history.revision, history.floor, history.highest, history.confirmed_at) == (7, 7, 9, AT)
+
+
+def test_of_two_loads_under_way_the_older_never_replaces_the_newer(cache: KeyCache) -> None:
+    cache.history(WORKSPACE_ID, 7, AT)
+    slow = cache.loading(AT)
+    keep(cache, {SECRET: record_of(cache, revision=8)})
+    keep_credential(cache, credential_of(cache, revision=8))
+
+    keep(cache, {SECRET: record_of(cache, revision=7)}, slow)
+    keep_credential(cache, credential_of(cache, revision=7), slow)
+
+    record, credential = cache.records.get(SECRET), cache.credentials.get(SECRET)
+    assert (record and record.revision, credential and credential.revision) == (8, 8)

@@ -117,14 +117,14 @@ class KeyCache:
     def keep_records(self, asked: Collection[bytes], found: Mapping[bytes, Record], load: Load) -> None:
         """Keep what was loaded, unless it is older than what is known, or a budget is spent on it."""
         for sha256, record in found.items():
-            if not record.metered and self._keepable(record, load):
+            if not record.metered and self._keepable(record, load) and not _older(record, self.records.get(sha256)):
                 self.records.put(sha256, record)
         self._keep_unknown(self._unknown_keys, asked, found, load)
 
     def keep_credentials(self, asked: Collection[bytes], found: Mapping[bytes, Credential], load: Load) -> None:
         """Keep what was loaded, unless it is older than what is known."""
         for sha256, credential in found.items():
-            if self._keepable(credential, load):
+            if self._keepable(credential, load) and not _older(credential, self.credentials.get(sha256)):
                 self.credentials.put(sha256, credential)
         self._keep_unknown(self._unknown_credentials, asked, found, load)
 
@@ -223,6 +223,11 @@ class KeyCache:
         history = self.histories[workspace_id]
         self.histories[workspace_id] = replace(history, kept=0, wire=None)
         history.drop()
+
+
+def _older(loaded: Confirmed, kept: Confirmed | None) -> bool:
+    """Tell whether a load that took longer would take the place of a newer one."""
+    return kept is not None and not kept.history.dropped and loaded.revision < kept.revision
 
 
 def footprint(record: Record) -> int:
