@@ -457,3 +457,25 @@ def test_of_two_loads_under_way_the_older_never_replaces_the_newer(cache: KeyCac
 
     record, credential = cache.records.get(SECRET), cache.credentials.get(SECRET)
     assert (record and record.revision, credential and credential.revision) == (8, 8)
+
+
+def test_a_change_made_here_is_remembered_for_longer_than_a_load_takes(cache: KeyCache) -> None:
+    load = cache.loading(AT)
+    commit(cache, 8, changed())
+
+    cache.followed((), AT)
+    cache.followed((), AT + IDLE_SECONDS)
+    keep(cache, {SECRET: record_of(cache, revision=7)}, load)
+
+    assert cache.records.get(SECRET) is None
+
+
+def test_a_load_under_way_when_a_workspace_is_given_up_is_not_kept(cache: KeyCache) -> None:
+    cache.history(WORKSPACE_ID, 7, AT)
+    load = cache.loading(AT + IDLE_SECONDS)
+    commit(cache, 8, changed())
+
+    cache.followed((), AT + IDLE_SECONDS + 0.001)
+    keep(cache, {SECRET: record_of(cache, revision=7)}, load)
+
+    assert cache.records.get(SECRET) is None

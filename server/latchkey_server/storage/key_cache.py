@@ -183,9 +183,11 @@ class KeyCache:
         Those that are not watched and of which nothing was kept for a while are given up.
         """
         for history in list(self.histories.values()):
-            if history.kept or everything or history.workspace_id in watched:
+            if history.kept or everything or history.workspace_id in watched or history.used_at == NEVER:
                 history.used_at = at
             elif at - history.used_at > IDLE_SECONDS:
+                # What is under way may have been read before a change that only this history remembers.
+                self._resets += 1
                 del self.histories[history.workspace_id]
                 history.drop()
         return dict.fromkeys(watched, 0) | {known: history.highest for known, history in self.histories.items()}
