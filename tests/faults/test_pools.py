@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from tests.support.postgres import locked, own_postgres, stalled
+from tests.support.postgres import locked, own_postgres, stalled, until_somebody_waits
 from tests.support.service import rejection, serving, settings_for
 
 from latchkey.v1 import key_service_pb2, usage_service_pb2, verify_service_pb2
@@ -65,16 +65,8 @@ async def test_a_database_that_stalls_inside_a_transaction_is_told_before_the_cl
             under_way = asyncio.create_task(
                 rejection(client.keys.CreateKey(key_service_pb2.CreateKeyRequest(), timeout=4))
             )
-            await _until_somebody_waits(postgres.dsn())
+            await until_somebody_waits(postgres.dsn())
             with stalled(postgres):
                 failed = await under_way
 
     assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
-
-
-async def _until_somebody_waits(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    async with asyncio.timeout(30):
-        while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
-            pass
-    await connection.close()

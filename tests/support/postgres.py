@@ -1,9 +1,11 @@
 """A PostgreSQL of a test's own, to be stopped, stalled and started again."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psutil
@@ -62,3 +64,29 @@ async def locked(dsn: str, statement: str) -> AsyncIterator[None]:
         await transaction.rollback()
     finally:
         blocker.terminate()
+
+
+async def until_somebody_waits(dsn: str) -> None:
+    """Wait until a backend waits for what another one has locked."""
+    await _until(dsn, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+
+
+async def until_somebody_listens(dsn: str) -> int:
+    """Wait until a backend of this database listens for notifications, and return its process."""
+    return int(
+        await _until(
+            dsn, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' LIMIT 1"
+        )
+    )
+
+
+async def _until(dsn: str, query: str) -> Any:
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                if found := await connection.fetchval(query):
+                    return found
+                await asyncio.sleep(0.01)
+    finally:
+        await connection.close()
