@@ -414,6 +414,33 @@ async def test_a_notification_that_cannot_be_read_has_everything_looked_at(
         await until(lambda: not feeding.kept())
 
 
+async def test_a_server_that_refuses_to_be_listened_to_is_not_asked_again_and_again(
+    feeding: Feeding, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a standby does: the connection is made, and LISTEN fails."""
+    attempts: list[str] = []
+
+    class Refusing:
+        def add_termination_listener(self, _call: object) -> None: ...
+
+        def terminate(self) -> None: ...
+
+        async def add_listener(self, channel: str, _call: object) -> None:
+            attempts.append(channel)
+            raise asyncpg.ReadOnlySQLTransactionError("cannot execute LISTEN during recovery")
+
+    async def connect(*_arguments: object, **_options: object) -> Refusing:
+        return Refusing()
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    begun = instant()
+    async with feeding.running(dsn):
+        await until(lambda: instant() > begun + 0.5)
+
+    # After 0, 0.1 and 0.3 seconds.
+    assert 1 <= len(attempts) <= 3
+
+
 # Watching.
 
 

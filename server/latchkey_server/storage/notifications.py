@@ -30,23 +30,29 @@ class Notifications:
         """Listen until cancelled; a connection that is lost is made again."""
         backoff = BACKOFF_MIN
         while True:
-            try:
-                connection = await asyncpg.connect(self._dsn, timeout=TIMEOUT, command_timeout=TIMEOUT)
-            except OUTAGES:
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, BACKOFF_MAX)
-                continue
-            backoff = BACKOFF_MIN
-            try:
-                await self._listen(connection)
-            finally:
-                connection.terminate()
+            if await self._listened():
+                backoff = BACKOFF_MIN
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, BACKOFF_MAX)
 
-    async def _listen(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _listened(self) -> bool:
+        """Listen until the connection is lost, and tell whether that ever began."""
+        try:
+            connection = await asyncpg.connect(self._dsn, timeout=TIMEOUT, command_timeout=TIMEOUT)
+        except OUTAGES:
+            return False
+        try:
+            return await self._listen(connection)
+        finally:
+            connection.terminate()
+
+    async def _listen(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         lost = asyncio.Event()
+        listened = False
         connection.add_termination_listener(lambda _connection: lost.set())
         try:
             await connection.add_listener(CHANNEL, self._take)
+            listened = True
             # What was said while nobody listened is not said again.
             self._feed.hint_all()
             while not await _happened(lost, CHECK_SECONDS):
@@ -54,6 +60,7 @@ class Notifications:
         except OUTAGES:
             pass
         log.warning("the notification connection was lost; changes are found by polling until it is back")
+        return listened
 
     def _take(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         try:
