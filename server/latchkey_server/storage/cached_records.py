@@ -34,8 +34,8 @@ class CachedRecords:
         self._kept_record, self._kept_credential = cache.records.get, cache.credentials.get
         self._records = Gather(self._load_records)
         self._credentials = Gather(self._load_credentials)
-        reach.on_lost(partial(self._records.fail, DatabaseUnavailable))
-        reach.on_lost(partial(self._credentials.fail, DatabaseUnavailable))
+        for gather in (self._records, self._credentials):
+            reach.on_lost(partial(gather.fail, DatabaseUnavailable))
 
     def fresh(self, sha256: bytes, at: Instant) -> Record | None:
         record = self._kept_record(sha256)
@@ -53,6 +53,9 @@ class CachedRecords:
         asked = [sha256 for sha256 in sha256s if sha256 not in found and not self._cache.unknown_key(sha256, at)]
         if asked:
             found |= await self._ask(asked)
+            # A change may have taken some of it away while the rest was waited for.
+            if late := [sha256 for sha256, record in found.items() if self._too_old(record)]:
+                found = {sha256: found[sha256] for sha256 in found.keys() - late} | dict(await self._ask(late))
         return found
 
     async def record(self, sha256: bytes, freshness: Freshness) -> Record | None:
@@ -107,7 +110,11 @@ class CachedRecords:
     async def _now(self, sha256: bytes) -> Record | None:
         """Return what the database says of a secret from now on."""
         self._reach.require()
-        return await self._records.find(sha256)
+        found = await self._records.find(sha256)
+        return await self._records.find(sha256) if self._too_old(found) else found
+
+    def _too_old(self, found: Record | DatabaseUnavailable | None) -> bool:
+        return isinstance(found, Record) and age(found, self._instant()) > HARD_BOUND
 
     def _may_be_stale(self, known: Confirmed) -> bool:
         return age(known, self._instant()) <= self._stale_max

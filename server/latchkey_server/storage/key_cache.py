@@ -6,7 +6,7 @@ Nothing here waits or asks: loads come in through ``keep``, changes through ``co
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from lru import LRU
@@ -69,6 +69,8 @@ class Kept(Generic[V]):
     def _forget(self, sha256: bytes, value: V) -> None:
         self.bytes -= self._footprint(value)
         value.history.kept -= 1
+        if not value.history.dropped:
+            _set_apart(value, value.history.revision, value.history.confirmed_at)
         for target in self._targets(value):
             _discard(self._by_target, target, sha256)
 
@@ -119,6 +121,8 @@ class KeyCache:
         for sha256, record in found.items():
             if not record.metered and self._keepable(record, load) and not _older(record, self.records.get(sha256)):
                 self.records.put(sha256, record)
+            else:
+                _set_apart(record, record.revision, record.read_at)
         self._keep_unknown(self._unknown_keys, asked, found, load)
 
     def keep_credentials(self, asked: Collection[bytes], found: Mapping[bytes, Credential], load: Load) -> None:
@@ -126,6 +130,8 @@ class KeyCache:
         for sha256, credential in found.items():
             if self._keepable(credential, load) and not _older(credential, self.credentials.get(sha256)):
                 self.credentials.put(sha256, credential)
+            else:
+                _set_apart(credential, credential.revision, credential.read_at)
         self._keep_unknown(self._unknown_credentials, asked, found, load)
 
     def forget_unknown(self) -> None:
@@ -225,6 +231,17 @@ class KeyCache:
         history = self.histories[workspace_id]
         self.histories[workspace_id] = replace(history, kept=0, wire=None)
         history.drop()
+
+
+class _Held(Protocol):
+    """What refers to a history."""
+
+    history: History
+
+
+def _set_apart(value: _Held, revision: int, confirmed_at: Instant) -> None:
+    """Let what is not kept, or not any more, stand for itself: no change would take it from whoever holds it."""
+    value.history = History(value.history.workspace_id, revision, confirmed_at)
 
 
 def _older(loaded: Confirmed, kept: Confirmed | None) -> bool:
