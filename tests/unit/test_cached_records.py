@@ -201,6 +201,16 @@ async def test_a_demand_of_no_age_is_always_read(world: World) -> None:
         assert len(world.asked) == reads
 
 
+async def test_many_unknown_secrets_at_one_revision_ask_for_it_once(world: World) -> None:
+    """Look-ups have few connections, and the change feed is to find one of them."""
+    demand = Freshness(min_revision=Revision(WORKSPACE_ID, 7))
+
+    found = await asyncio.gather(*(world.source.record(bytes([at]) * 32, demand) for at in range(100)))
+
+    assert found == [None] * 100
+    assert world.revisions_asked == 1
+
+
 async def test_what_a_load_read_before_a_change_says_no_more_than_it_read(world: World) -> None:
     await world.get(OTHER)
     world.open.clear()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.credentials import Credential
@@ -34,7 +35,8 @@ class CachedRecords:
         self._kept_record, self._kept_credential = cache.records.get, cache.credentials.get
         self._records = Gather(self._load_records)
         self._credentials = Gather(self._load_credentials)
-        for gather in (self._records, self._credentials):
+        self._revisions = Gather(self._load_revisions)
+        for gather in (self._records, self._credentials, self._revisions):
             reach.on_lost(partial(gather.fail, DatabaseUnavailable))
 
     def fresh(self, sha256: bytes, at: Instant) -> Record | None:
@@ -66,7 +68,7 @@ class CachedRecords:
         wanted = freshness.min_revision
         if found is None and wanted is not None:
             # Unknown in which history? Only a look-up that follows one of the revision asked for can tell.
-            _require_reached(wanted.number, await self._database.revision(wanted.workspace_id))
+            _require_reached(wanted.number, await self._revisions.find(wanted.workspace_id) or 0)
             found = await self._now(sha256)
         if found is not None and wanted is not None and wanted.workspace_id == found.history.workspace_id:
             _require_reached(wanted.number, found.revision)
@@ -124,6 +126,9 @@ class CachedRecords:
         found = await self._database.records(sha256s)
         self._cache.keep_records(sha256s, found, load)
         return found
+
+    async def _load_revisions(self, workspace_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        return {workspace_id: await self._database.revision(workspace_id) for workspace_id in workspace_ids}
 
     async def _load_credentials(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Credential]:
         load = self._cache.loading(self._instant())
