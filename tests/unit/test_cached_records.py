@@ -123,11 +123,11 @@ async def test_what_is_not_confirmed_any_more_is_asked_for(world: World) -> None
     await world.get(KNOWN)
     world.now += HARD_BOUND + 0.001
 
-    assert world.source.fresh(KNOWN) is None
+    assert world.source.fresh(KNOWN, world.now) is None
     found = await world.get(KNOWN)
     assert isinstance(found, Record)
     assert found.read_at == world.now
-    assert world.source.fresh(KNOWN) is found
+    assert world.source.fresh(KNOWN, world.now) is found
 
 
 async def test_an_unknown_secret_is_asked_for_again_after_2_seconds(world: World) -> None:
@@ -149,6 +149,17 @@ async def test_in_an_outage_a_known_key_is_answered_for_a_while(world: World) ->
     assert await world.get(KNOWN) is first
     world.now += 0.001
     assert isinstance(await world.get(KNOWN), DatabaseUnavailable)
+
+
+async def test_in_an_outage_nothing_is_called_unknown(world: World) -> None:
+    """Not even what was found to be so a moment before."""
+    await world.get(UNKNOWN)
+    assert await world.source.credential(UNKNOWN) is None
+    world.lose()
+
+    assert isinstance(await world.get(UNKNOWN), DatabaseUnavailable)
+    with pytest.raises(DatabaseUnavailable):
+        await world.source.credential(UNKNOWN)
 
 
 async def test_in_an_outage_what_a_budget_is_spent_on_fails_closed(world: World) -> None:

@@ -52,7 +52,7 @@ class CachedRecords:
         found: dict[bytes, Record | DatabaseUnavailable] = {
             sha256: record for sha256, record in kept.items() if record is not None
         }
-        asked = [sha256 for sha256 in sha256s if sha256 not in found and not self._cache.unknown_key(sha256, at)]
+        asked = [sha256 for sha256 in sha256s if sha256 not in found and not self._unknown_key(sha256, at)]
         if asked:
             found |= await self._ask(asked)
             # A change may have taken some of it away while the rest was waited for.
@@ -87,7 +87,7 @@ class CachedRecords:
     async def credential(self, sha256: bytes) -> Credential | None:
         at = self._instant()
         credential = self.fresh_credential(sha256, at)
-        if credential is not None or self._cache.unknown_credential(sha256, at):
+        if credential is not None or self._unknown_credential(sha256, at):
             return credential
         try:
             self._reach.require()
@@ -117,6 +117,12 @@ class CachedRecords:
 
     def _too_old(self, found: Record | DatabaseUnavailable | None) -> bool:
         return isinstance(found, Record) and age(found, self._instant()) > HARD_BOUND
+
+    def _unknown_key(self, sha256: bytes, at: Instant) -> bool:
+        return not self._reach.lost and self._cache.unknown_key(sha256, at)
+
+    def _unknown_credential(self, sha256: bytes, at: Instant) -> bool:
+        return not self._reach.lost and self._cache.unknown_credential(sha256, at)
 
     def _may_be_stale(self, known: Confirmed) -> bool:
         return age(known, self._instant()) <= self._stale_max
