@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.type.money_pb2 import Money
 from tests.integration.test_keys import update
-from tests.support.postgres import own_postgres, prepare, stalled, until_somebody_listens
+from tests.support.postgres import UNSYNCED, own_postgres, prepare, stalled, until_somebody_listens
 from tests.support.service import Client, rejection
 from tests.support.trial import (
     NOT_FOUND,
@@ -131,7 +131,7 @@ async def test_a_stall_of_the_database_never_makes_an_answer_old_or_wrong() -> N
 
 async def test_a_database_that_dies_is_outlived_and_what_changes_after_it_is_seen() -> None:
     with temporary_data_dir() as folder:
-        async with embedded_postgres(folder) as postgres:
+        async with embedded_postgres(folder, settings=UNSYNCED) as postgres:
             dsn = postgres.dsn()
             await prepare(dsn)
             starting = servers(dsn, {}, {})
@@ -161,7 +161,7 @@ async def test_a_database_that_dies_is_outlived_and_what_changes_after_it_is_see
                 demanding = [await ask(server.owner, known.secret, NOW) for server in (a, b)]
                 refused = await rejection(a.owner.create_key())
                 ended = clock()
-                async with embedded_postgres(folder):
+                async with embedded_postgres(folder, settings=UNSYNCED):
                     await until_healthy(a, MANAGING)
                     revision = await revoke(a.owner, revokee)
                     revoked = clock()

@@ -18,12 +18,15 @@ from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.partitions import ensure_partitions
 from tests.support.service import settings_for
 
+UNSYNCED = {"fsync": "off", "full_page_writes": "off"}
+"""Settings that lose what a crash of the machine would, and nothing by one of PostgreSQL."""
+
 
 @asynccontextmanager
 async def own_postgres() -> AsyncIterator[tuple[EmbeddedServer, Path]]:
     """Run a migrated PostgreSQL and give it with its folder, for ``embedded_postgres`` to start it again."""
     with temporary_data_dir() as folder:
-        async with embedded_postgres(folder) as server:
+        async with embedded_postgres(folder, settings=UNSYNCED) as server:
             await prepare(server.dsn())
             yield server, folder
 
