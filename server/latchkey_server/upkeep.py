@@ -21,6 +21,9 @@ from latchkey_server.storage.reach import Reach
 from latchkey_server.transport.health import SERVICES, STALE_SERVICES, Health
 
 _WATCH_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
+"""How long a look waits for the database: health is to be told in an outage too, above all then."""
+
 _UPKEEP_SECONDS = 3600.0
 _RETRY_SECONDS = 10.0
 _KEPT = timedelta(days=1)
@@ -78,8 +81,8 @@ class Watch:
         """Look once; a server that was ready stays so in an outage, and its calls say UNAVAILABLE."""
         if not self._reach.lost:
             # Another server may have brought a new schema or pepper meanwhile.
-            with suppress(LatchkeyError):
-                async with self._database.connection() as connection:
+            with suppress(LatchkeyError, TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS), self._database.connection() as connection:
                     self._tell(await trouble_of(connection, self._peppers, self._clock))
         elif not self._readiness.ready:
             self._tell("the database is not reachable")

@@ -4,13 +4,17 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from grpc_health.v1 import health_pb2
 
+from latchkey_server.app import load_peppers, utc_now
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import History, instant
 from latchkey_server.domain.model import Api, Change, ChangeKind
@@ -24,7 +28,10 @@ from latchkey_server.storage.keys import KeyRepository
 from latchkey_server.storage.notifications import Notifications
 from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.workspaces import WorkspaceRepository
+from latchkey_server.transport.health import SERVICES, Health
+from latchkey_server.upkeep import Readiness, Watch
 from tests.support.postgres import locked, until_somebody_listens, until_somebody_waits
+from tests.support.service import settings_for
 from tests.unit.builders import (
     API_ID,
     KEY_ID,
@@ -44,6 +51,7 @@ from tests.unit.builders import (
 SECRET, OTHER_SECRET = b"1" * 32, b"2" * 32
 KEY, OTHER_KEY = Change(ChangeKind.KEY_CHANGED, KEY_ID), Change(ChangeKind.KEY_CHANGED, OTHER_KEY_ID)
 NEVER_POLL = 3_600.0
+PATIENCE = 30.0
 
 
 class Feeding:
@@ -130,7 +138,7 @@ def make_api(workspace_id: UUID, api_id: UUID, *, default: bool = True) -> Api:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if condition():
                 return
@@ -348,6 +356,32 @@ async def test_whoever_waits_to_be_caught_up_is_told_of_an_outage(
     async with locked(dsn, "LOCK TABLE workspace_revision IN ACCESS EXCLUSIVE MODE"), feeding.running():
         with pytest.raises(DatabaseUnavailable):
             await feeding.feed.caught_up()
+
+
+async def test_health_is_told_of_an_outage_that_begins_during_a_look_at_the_schema(dsn: str) -> None:
+    health, reach, readiness = Health(), Reach(), Readiness()
+    readiness.trouble = None
+    peppers = load_peppers(settings_for(dsn))
+    async with open_database(dsn, pool_size=1, timeout=PATIENCE * 2) as database:
+        while_lost = timedelta(seconds=60)
+        watch = Watch(database, peppers, reach, while_lost, health, readiness, utc_now, instant)
+        reach.answered(instant())
+        async with locked(dsn, "LOCK TABLE schema_migration IN ACCESS EXCLUSIVE MODE"):
+            looking = asyncio.create_task(watch.look())
+            await until_somebody_waits(dsn)
+            reach.failed()
+            async with asyncio.timeout(PATIENCE):
+                await looking
+
+    check = health.servicer.Check
+    context = cast(Any, None)
+    serving = {
+        service: (await check(health_pb2.HealthCheckRequest(service=service), context)).status for service in SERVICES
+    }
+    assert {service for service, status in serving.items() if status == health_pb2.HealthCheckResponse.SERVING} == {
+        "",
+        "latchkey.v1.VerifyService",
+    }
 
 
 # Being told, or not.
