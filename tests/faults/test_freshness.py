@@ -237,3 +237,26 @@ async def test_a_change_is_visible_at_once_on_the_server_that_made_it(dsn: str) 
             assert await ask(a.owner, made.secret) == (VALID if enabled else "DISABLED")
         await revoke(a.owner, made)
         assert await ask(a.owner, made.secret) == REVOKED
+
+
+async def test_a_server_that_stood_still_answers_nothing_from_before(dsn: str) -> None:
+    """As in a suspended machine or a starved container: what it keeps is old before anybody tells it so."""
+    async with servers(dsn, {}, {}) as (a, b):
+        made = [await a.owner.create_key() for _ in range(3)]
+        for key in made:
+            assert await ask(b.owner, key.secret) == VALID
+        os.kill(b.pid, signal.SIGSTOP)
+        try:
+            for key in made:
+                await revoke(a.owner, key)
+            revoked = clock()
+            await eventually(lambda: clock() > revoked + HARD_BOUND)
+            asking = [asyncio.create_task(ask(b.owner, key.secret)) for key in made for _ in range(10)]
+            # Sent before the server goes on, as far as that can be told from here.
+            await asyncio.sleep(0.1)
+        finally:
+            os.kill(b.pid, signal.SIGCONT)
+        said = set(await asyncio.gather(*asking))
+
+    assert VALID not in said
+    assert said <= {REVOKED, STALE, UNAVAILABLE}

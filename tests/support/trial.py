@@ -106,6 +106,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 class Server:
     """A server process, and its root OWNER as a client of it."""
 
+    pid: int
     address: str
     channel: grpc.aio.Channel
     owner: Client
@@ -119,10 +120,6 @@ class Server:
         )
         answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=CALL_SECONDS)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-    async def client(self, secret: str) -> Client:
-        """Return a client that sends a secret; closed by the test."""
-        return Client(grpc.aio.insecure_channel(self.address, interceptors=[Bearer(secret)]), secret)
 
 
 @asynccontextmanager
@@ -141,7 +138,7 @@ async def servers(dsn: str, *each: dict[str, str]) -> AsyncIterator[list[Server]
             channel = await stack.enter_async_context(
                 grpc.aio.insecure_channel(serving.address, interceptors=[Bearer(secret or "")])
             )
-            made.append(Server(serving.address, channel, Client(channel, secret or "")))
+            made.append(Server(serving.process.pid, serving.address, channel, Client(channel, secret or "")))
         yield made
 
 
