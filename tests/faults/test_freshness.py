@@ -239,6 +239,22 @@ async def test_a_change_is_visible_at_once_on_the_server_that_made_it(dsn: str) 
         assert await ask(a.owner, made.secret) == REVOKED
 
 
+async def test_a_replayed_change_is_visible_at_once_on_the_server_that_replayed_it(
+    postgres: EmbeddedServer, dsn: str
+) -> None:
+    """As after an answer that was lost: whoever is told that the key is revoked is not told that it is valid."""
+    async with servers(dsn, {}, {"LATCHKEY_LISTEN_DSN": postgres.dsn(UNTOLD)}) as (a, b):
+        for at in range(5):
+            made = await a.owner.create_key()
+            assert await ask(b.owner, made.secret) == VALID
+            request = key_service_pb2.RevokeKeyRequest(
+                key_id=made.key.key_id, reason=key_pb2.REVOKE_REASON_COMPROMISED, request_id=f"revoke-{at}"
+            )
+            first, second = await a.owner.keys.RevokeKey(request), await b.owner.keys.RevokeKey(request)
+            assert await ask(b.owner, made.secret) == REVOKED
+            assert second.revision == first.revision
+
+
 async def test_a_server_that_stood_still_answers_nothing_from_before(dsn: str) -> None:
     """As in a suspended machine or a starved container: what it keeps is old before anybody tells it so."""
     async with servers(dsn, {}, {}) as (a, b):

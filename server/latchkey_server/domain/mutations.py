@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.ids import WORKSPACE, format_id, new_id
-from latchkey_server.domain.model import AuditEvent, Change, Json, Revision
+from latchkey_server.domain.model import AuditEvent, Change, ChangeKind, Json, Revision
 from latchkey_server.domain.ports import AnsweredRequest, ChangeListener, Clock, RequestKey, Store, Transaction
 
 T = TypeVar("T")
@@ -124,7 +124,8 @@ class Mutations:
         current = await tx.workspaces.lock_revision(workspace_id)
         now = self._clock()
         if answered := await _answered(tx, origin, now):
-            return (), await _replay(tx, answered, view, workspace_id, now)
+            replay = await _replay(tx, answered, view, workspace_id, now)
+            return _whatever_changed(replay.revision.workspace_id), replay
         if not while_disabled:
             await _require_enabled(tx, workspace_id)
         done = await work(tx, now, current + 1)
@@ -134,6 +135,15 @@ class Mutations:
         if origin.request_id:
             await _remember(tx, origin, done, revision, now)
         return done.changes, Applied(await view(tx, now, done.outcome), revision, replayed=False)
+
+
+def _whatever_changed(workspace_id: UUID) -> tuple[Change, ...]:
+    """Return the changes that stand for those of a replayed command, which are not known any more.
+
+    The first answer may have been lost with its changes unheard, or another process may have given it; what this one
+    answers next is to be no older than its reply.
+    """
+    return Change(ChangeKind.SECRET_ADDED, workspace_id), Change(ChangeKind.WORKSPACE_CHANGED, workspace_id)
 
 
 def audit_events(origin: Origin, entries: tuple[Entry, ...], workspace_id: UUID, now: datetime) -> list[AuditEvent]:
