@@ -218,7 +218,7 @@ class Unheard:
 
 def tell_freshness(metrics: Metrics, freshness: Freshness) -> None:
     """Let metrics tell of the cache and of the database's reach."""
-    cache, reach = freshness.cache, freshness.reach
+    cache, followed, reach = freshness.cache, freshness.cache.histories, freshness.reach
     metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
     metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
     metrics.watch(

@@ -114,12 +114,13 @@ class ChangeFeed:
             _settle(waiting, DatabaseUnavailable())
         except asyncpg.UndefinedTableError:
             # Not migrated yet: nothing can be followed, and the look at the schema tells why.
+            self._succeed(begun)
             _settle(waiting, DatabaseUnavailable())
+        except BaseException:
+            _settle(waiting, DatabaseUnavailable())
+            raise
         else:
-            self._failures = 0
-            if self._reach.lost:
-                log.info("the database is reachable again")
-            self._reach.answered(begun)
+            self._succeed(begun)
             _settle(waiting, None)
 
     async def _due(self) -> Collection[UUID] | None:
@@ -138,6 +139,12 @@ class ChangeFeed:
         self._woken.clear()
         hints, self._hints = self._hints, set()
         return hints if self._instant() < self._all_due_at else None
+
+    def _succeed(self, begun: Instant) -> None:
+        self._failures = 0
+        if self._reach.lost:
+            log.info("the database is reachable again")
+        self._reach.answered(begun)
 
     def _fail(self, *, unanswered: bool) -> None:
         """A connection that was ended is tried again at once; what is not answered at all is an outage."""
