@@ -218,12 +218,10 @@ class Unheard:
 
 def tell_freshness(metrics: Metrics, freshness: Freshness) -> None:
     """Let metrics tell of the cache and of the database's reach."""
-    cache, followed, reach = freshness.cache, freshness.cache.histories, freshness.reach
+    cache, histories, reach = freshness.cache, freshness.cache.histories, freshness.reach
     metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
     metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
-    metrics.watch(
-        "latchkey_followed_workspaces", "Workspaces whose changes are followed.", lambda: len(cache.histories)
-    )
+    metrics.watch("latchkey_followed_workspaces", "Workspaces whose changes are followed.", lambda: len(histories))
     metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(reach.lost))
 
 

@@ -31,21 +31,28 @@ from latchkey_server.transport.write_verify import (
     varint,
 )
 
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 _TICK: Final = timedelta(milliseconds=1)
 
 
 class Ready:
-    """The last answer about a record: for whom and what it is good, until when, and the bytes of it that last."""
+    """The last answer about a record: for whom and what it is good, from when until when, and its bytes that last."""
 
-    __slots__ = ("body", "caller", "count", "noted", "question", "until")
+    __slots__ = ("body", "caller", "count", "noted", "question", "since", "until")
 
     def __init__(
-        self, question: Question, caller: Caller, until: datetime, body: bytes, count: Count, noted: bool
+        self,
+        question: Question,
+        caller: Caller,
+        span: tuple[datetime, datetime],
+        body: bytes,
+        count: Count,
+        noted: bool,
     ) -> None:
         self.question = question
         self.caller = caller
-        self.until = until
+        self.since, self.until = span
         self.body = body
         self.count = count
         self.noted = noted
@@ -100,7 +107,7 @@ class AtHand:
                 ready.__class__ is not Ready
                 or ready.question is not question
                 or ready.caller is not caller
-                or now >= ready.until
+                or not ready.since <= now < ready.until
             ):
                 ready = record.ready = self._make_ready(record, question, caller, now)
                 if ready is None:
@@ -134,7 +141,7 @@ class AtHand:
 
     def _make_ready(self, record: Record, question: Question, caller: Caller, now: datetime) -> Ready | None:
         """Return an answer that is good for longer than this moment, or None if there is none."""
-        until = _unaltered_until(record, now)
+        since, until = _unaltered(record, now)
         if record.limited or question.particular or until <= now:
             return None
         verdict = decide(record, question, caller, now)
@@ -143,12 +150,14 @@ class AtHand:
         noted = verdict.code is Code.VALID and not question.dry_run
         # The second shape of a question: what all of them have in common is now worth keeping.
         body = lasting_bytes(verdict, record, question.omit_metadata, keep=record.ready is not None)
-        return Ready(question, caller, until, body, self._verdicts.count(verdict.code.name), noted)
+        return Ready(question, caller, (since, until), body, self._verdicts.count(verdict.code.name), noted)
 
 
-def _unaltered_until(record: Record, now: datetime) -> datetime:
-    """Return until when the same question has the same answer, its ``cacheable_for`` included."""
+def _unaltered(record: Record, now: datetime) -> tuple[datetime, datetime]:
+    """Return from when until when the same question has the same answer, its ``cacheable_for`` included."""
     fields = record.key.fields
-    times = (fields.expire_time, fields.not_before_time, record.secret_end_time)
-    ahead = [moment for moment in times if moment is not None and moment > now]
-    return min(ahead) - record.max_cacheable_for if ahead else _FOREVER
+    times = [time for time in (fields.expire_time, fields.not_before_time, record.secret_end_time) if time is not None]
+    ahead = [time for time in times if time > now]
+    # A clock may be set back, behind a time that has come.
+    since = max((time for time in times if time <= now), default=_EVER)
+    return since, min(ahead) - record.max_cacheable_for if ahead else _FOREVER

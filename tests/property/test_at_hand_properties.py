@@ -1,0 +1,150 @@
+"""The short way of a verification answers what the long way would, or nothing at all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from latchkey.v1 import verification_pb2, verify_service_pb2
+from latchkey_server.domain import ids
+from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.domain.freshness import Freshness
+from latchkey_server.domain.model import KeyFields
+from latchkey_server.domain.verify import Question, Record, decide
+from latchkey_server.observability import Metrics
+from latchkey_server.transport.at_hand import AtHand
+from latchkey_server.transport.read_verify import read_item
+from latchkey_server.transport.write_verify import answer_bytes, decided_bytes
+from tests.property.test_verify_properties import cases
+from tests.unit.builders import (
+    API_ID,
+    NOW,
+    OTHER_API_ID,
+    OTHER_WORKSPACE_ID,
+    TICK,
+    make_caller,
+    make_key,
+    make_question,
+    make_record,
+)
+
+SECRET = "sk_some_secret"
+CALLERS = [
+    make_caller(),
+    make_caller(workspace_id=OTHER_WORKSPACE_ID),
+    make_caller(workspace_id=OTHER_WORKSPACE_ID, all_workspaces=True),
+    make_caller(api_ids=frozenset({API_ID})),
+    make_caller(api_ids=frozenset({OTHER_API_ID})),
+]
+
+LEAPS = [-timedelta(days=1), -TICK, timedelta(0), TICK, timedelta(seconds=59, days=8)]
+
+
+@dataclass
+class OneRecord:
+    """A source that has one record at hand, whatever is asked for."""
+
+    kept: Record
+    touched: list[tuple[UUID, UUID, datetime]] = field(default_factory=list)
+
+    def fresh(self, sha256: bytes, at: float) -> Record | None:
+        return self.kept
+
+    async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
+        raise NotImplementedError
+
+    async def record(self, sha256: bytes, freshness: Freshness) -> Record | None:
+        raise NotImplementedError
+
+    def fresh_credential(self, sha256: bytes, at: float) -> Credential | None:
+        raise NotImplementedError
+
+    async def credential(self, sha256: bytes) -> Credential | None:
+        raise NotImplementedError
+
+    def touch(self, workspace_id: UUID, key_id: UUID, used_time: datetime) -> None:
+        self.touched.append((workspace_id, key_id, used_time))
+
+
+def request_of(question: Question) -> verify_service_pb2.VerifyRequest:
+    """Return the request that asks a question."""
+    request = verify_service_pb2.VerifyRequest(
+        key=SECRET,
+        required_scopes=[verify_service_pb2.ScopeGroup(any_of=group) for group in question.required_scopes],
+        environments=question.environments,
+        client_ip=question.client_ip,
+        model=question.model,
+        dry_run=question.dry_run,
+        explain=question.explain,
+        omit_metadata=question.omit_metadata,
+    )
+    if question.api_id is not None:
+        request.api_id = ids.format_id(ids.API, question.api_id)
+    return request
+
+
+def verification(raw: bytes) -> verification_pb2.Verification:
+    return verify_service_pb2.VerifyResponse.FromString(raw).verification
+
+
+EXPIRED_NOW = ({"EXPIRED"}, make_record(make_key(KeyFields(expire_time=NOW))), make_question())
+
+
+@example(EXPIRED_NOW, [CALLERS[0]], [-TICK], False, False)
+@given(
+    cases(),
+    st.lists(st.sampled_from(CALLERS), min_size=1, max_size=4),
+    st.lists(
+        st.sampled_from([-timedelta(days=1), -TICK, timedelta(0), TICK, timedelta(seconds=59, days=8)]), max_size=3
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_short_way_answers_what_the_long_way_would(
+    case: tuple[set[str], Record, Question],
+    callers: list[Any],
+    leaps: list[timedelta],
+    omit_metadata: bool,
+    dry_run: bool,
+) -> None:
+    _, record, plain = case
+    request = request_of(plain)
+    request.omit_metadata, request.dry_run = omit_metadata, dry_run
+    raw = request.SerializeToString()
+    item = read_item(raw)
+    assert isinstance(item, tuple)
+    source, now = OneRecord(record), [NOW]
+    short = AtHand(source, source, Metrics(), lambda: now[0], lambda: 0.0)
+
+    for caller in callers:
+        for leap in (timedelta(0), *leaps):
+            now[0] += leap
+            answer = short.result(raw, caller)
+            if answer is None:
+                continue
+            verdict = decide(record, item.question, caller, now[0])
+            expected = answer_bytes(verdict, decided_bytes(now[0]), omit_metadata=omit_metadata)
+            given_answer, wanted = verification(answer), verification(expected)
+            decided = given_answer.decided_time.ToDatetime(NOW.tzinfo)
+            assert timedelta(0) <= now[0] - decided < timedelta(milliseconds=1)
+            given_answer.ClearField("decided_time")
+            wanted.ClearField("decided_time")
+            assert given_answer == wanted
+            assert not (source.touched and dry_run)
+
+
+def test_a_question_that_was_read_before_is_answered_the_short_way() -> None:
+    raw = request_of(make_question()).SerializeToString()
+    read_item(raw)
+    source = OneRecord(make_record())
+    short = AtHand(source, source, Metrics(), lambda: NOW, lambda: 0.0)
+
+    answers = [short.result(raw, CALLERS[0]) for _ in range(3)]
+
+    assert None not in answers
+    assert len(source.touched) == 1
