@@ -52,18 +52,11 @@ from latchkey_server.storage.store import PostgresStore
 from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
 from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.health import Health
-from latchkey_server.transport.interceptors import (
-    Authentication,
-    Deadline,
-    Errors,
-    Layer,
-    RequestId,
-    log_calls,
-    measure,
-)
+from latchkey_server.transport.interceptors import Authentication, Deadline, Errors, RequestId, log_calls, measure
 from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.server import Services, Tls, TlsError, build_server, listen
 from latchkey_server.transport.shortcut import shortcuts
+from latchkey_server.transport.stack import Layer
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import Verifications, VerifyServicer
 from latchkey_server.upkeep import Readiness, Upkeep, Watch, background

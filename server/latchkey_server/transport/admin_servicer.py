@@ -35,8 +35,8 @@ from latchkey_server.transport.convert_admin import (
     workspace_message,
 )
 from latchkey_server.transport.convert_key import read_revoke_reason
-from latchkey_server.transport.interceptors import Context
 from latchkey_server.transport.masks import applied, paths_of
+from latchkey_server.transport.stack import Context
 from latchkey_server.transport.wire import optional_id, read_duration, required_id, revision
 
 

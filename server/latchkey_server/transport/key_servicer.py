@@ -24,8 +24,8 @@ from latchkey_server.transport.convert_key import (
     read_key_filter,
     read_revoke_reason,
 )
-from latchkey_server.transport.interceptors import Context
 from latchkey_server.transport.masks import applied, paths_of
+from latchkey_server.transport.stack import Context
 from latchkey_server.transport.status import status_of
 from latchkey_server.transport.wire import optional_id, read_duration, required_id, revision
 

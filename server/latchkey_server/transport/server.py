@@ -24,8 +24,8 @@ from latchkey.v1 import (
 )
 from latchkey_server.transport.admin_servicer import AdminServicer
 from latchkey_server.transport.health import Health
-from latchkey_server.transport.interceptors import Layer, Shortcut, Stack
 from latchkey_server.transport.key_servicer import KeyServicer
+from latchkey_server.transport.stack import Layer, Shortcut, Stack
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
 

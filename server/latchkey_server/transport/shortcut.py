@@ -12,8 +12,9 @@ from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.verifier import ITEMS_MAX
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
-from latchkey_server.transport.interceptors import Authentication, Context, current_metadata, new_call_id
+from latchkey_server.transport.interceptors import Authentication, new_call_id
 from latchkey_server.transport.raw_frames import read_batch, write_batch
+from latchkey_server.transport.stack import Context, current_metadata
 from latchkey_server.transport.status import REQUEST_ID_KEY
 
 _SERVICE = "/latchkey.v1.VerifyService/"

@@ -21,7 +21,7 @@ from latchkey_server.transport.convert_usage import (
     result_message,
     row_message,
 )
-from latchkey_server.transport.interceptors import Context
+from latchkey_server.transport.stack import Context
 from latchkey_server.transport.wire import optional_timestamp, read_enum, read_time
 
 

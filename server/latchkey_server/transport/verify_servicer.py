@@ -15,10 +15,10 @@ from latchkey_server.domain.watching import Followed, Watchers
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.call import caller
-from latchkey_server.transport.interceptors import Context
 from latchkey_server.transport.raw_frames import read_batch, write_batch
 from latchkey_server.transport.read_report import read_report
 from latchkey_server.transport.read_verify import read_item
+from latchkey_server.transport.stack import Context
 from latchkey_server.transport.verify_stream import VerifyFrames
 from latchkey_server.transport.watch_keys import KeyWatch
 from latchkey_server.transport.write_verify import answer_bytes, decided_bytes, filled, fitting

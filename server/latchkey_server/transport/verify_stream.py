@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.transport.call import recheck, recheck_at_once
-from latchkey_server.transport.interceptors import Context
 from latchkey_server.transport.raw_frames import RawFrame, read_frame, write_frame
+from latchkey_server.transport.stack import Context
 from latchkey_server.transport.write_verify import filled, fitting
 
 IN_FLIGHT_MAX = 64

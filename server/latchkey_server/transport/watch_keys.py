@@ -14,7 +14,7 @@ from latchkey_server.domain.ids import format_id
 from latchkey_server.domain.model import ChangeKind, Revision
 from latchkey_server.domain.watching import Applied, Echo, Event, Followed, Reset, Watch, Watchers, visible
 from latchkey_server.transport.call import caller, recheck
-from latchkey_server.transport.interceptors import Context
+from latchkey_server.transport.stack import Context
 from latchkey_server.transport.wire import duration, revision
 
 NONCE_MAX: Final = 64
