@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LATCHKEY_"
 PEPPER_BYTES_MIN = 16
+PORT_MAX = 65_535
 
 
 class SettingsError(Exception):
@@ -81,6 +82,13 @@ class Settings(BaseSettings):
             read_peppers(value.get_secret_value())
         return value
 
+    @field_validator("listen", "metrics_listen")
+    @classmethod
+    def _a_port(cls, value: str | None) -> str | None:
+        if value is not None and port_of(value) > PORT_MAX:
+            raise ValueError(f"the port must be at most {PORT_MAX}")
+        return value
+
     @field_validator("database_url", "listen_dsn")
     @classmethod
     def _a_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
@@ -120,6 +128,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_first_line(error)) from None
+
+
+def port_of(address: str) -> int:
+    """Return the port of address:port."""
+    return int(address.rpartition(":")[2])
 
 
 def read_peppers(text: str) -> tuple[str, dict[str, bytes]]:

@@ -64,6 +64,7 @@ async def test_config_prints_every_setting_with_secrets_masked() -> None:
         ("LATCHKEY_POOLSIZE", "7", "unknown setting LATCHKEY_POOLSIZE"),
         ("LATCHKEY_POOL_SIZE", "many", "LATCHKEY_POOL_SIZE: "),
         ("LATCHKEY_LISTEN", "here", "LATCHKEY_LISTEN: "),
+        ("LATCHKEY_METRICS_LISTEN", "127.0.0.1:65536", "LATCHKEY_METRICS_LISTEN: the port must be at most 65535"),
         ("LATCHKEY_PEPPERS", "p1:short", "LATCHKEY_PEPPERS: "),
         ("LATCHKEY_DATABASE_URL", "postgres://u:hidden@h/d", "LATCHKEY_PEPPERS is required"),
         ("LATCHKEY_DATABASE_URL", "http://u:hidden@h/d", "LATCHKEY_DATABASE_URL: must be postgres://"),
