@@ -104,7 +104,7 @@ async def test_one_bad_item_never_undoes_the_others(owner: Client) -> None:
     key_id = await key_in(owner, "prod")
     negative = event(key_id, "2", cost=-1)
     old = event(key_id, "3", moment=NOW - timedelta(days=36))
-    ahead = event(key_id, "4", moment=NOW + timedelta(minutes=6))
+    ahead = event(key_id, "4", moment=datetime.now(UTC) + timedelta(minutes=6))
     stranger = event("key_00000000000000000000000000", "5")
     answer = await owner.usage.ReportUsage(
         usage_service_pb2.ReportUsageRequest(
