@@ -40,7 +40,8 @@ def configure_logging(level: str, json_lines: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line is one write: print makes it two, and another worker's line may come between.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     # Libraries (grpc, asyncio) may log an exception with its text: their lines say only that something happened.
