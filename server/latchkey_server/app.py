@@ -66,6 +66,10 @@ PEPPER_FILE = "peppers"
 log = structlog.get_logger("latchkey")
 
 
+CONNECTIONS_MIN = 100
+"""What an embedded PostgreSQL always has room for."""
+
+
 class StartError(Exception):
     """One line for the operator: why the server can't start."""
 
@@ -115,7 +119,8 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     async with AsyncExitStack() as stack:
         embedded = None
         if settings.database_url is None:
-            embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+            room = {"max_connections": str(max(CONNECTIONS_MIN, _connections(settings)))}
+            embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir, settings=room))
             dsn = embedded.dsn()
         else:
             dsn = settings.database_url.get_secret_value()
@@ -137,6 +142,11 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
             )
         )
         yield Storage(database, lookups, load_peppers(settings), dsn, embedded)
+
+
+def _connections(settings: Settings) -> int:
+    """Return how many connections a server may open, pools and one that listens, and as many for others."""
+    return 2 * (settings.pool_size + settings.lookup_pool_size + 1)
 
 
 def load_peppers(settings: Settings) -> Peppers:
