@@ -35,8 +35,6 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_MAX),
     ("grpc.max_send_message_length", MESSAGE_MAX),
     ("grpc.max_concurrent_streams", 1024),
-    # One process owns the port: a second one gets a clear error instead of half the traffic.
-    ("grpc.so_reuseport", 0),
     # Balancing is per connection: a connection ends now and then, so that new servers get their share.
     ("grpc.max_connection_age_ms", 300_000),
     ("grpc.max_connection_age_grace_ms", 60_000),
@@ -46,6 +44,12 @@ _OPTIONS: Final = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+
+def options(port_shared: bool = False) -> list[tuple[str, int]]:
+    """Return how connections are limited."""
+    # On by default: of two servers by mistake on one port each would get half the traffic, and none an error.
+    return [*_OPTIONS, ("grpc.so_reuseport", int(port_shared))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,10 @@ def build_server(
     health: Health,
     *,
     channelz_on: bool,
+    port_shared: bool = False,
 ) -> grpc.aio.Server:
-    """Return a server with every service registered, not started."""
-    server = grpc.aio.server(interceptors=[Stack(layers, shortcuts)], options=_OPTIONS)
+    """Return a server with every service registered, not started; the workers of one parent share their port."""
+    server = grpc.aio.server(interceptors=[Stack(layers, shortcuts)], options=options(port_shared))
     generic = cast(grpc.aio.Server, _Generic(server))
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, generic)
     generic.add_generic_rpc_handlers(
