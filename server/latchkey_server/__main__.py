@@ -1,21 +1,17 @@
 """The command line: serve, migrate, bootstrap, config."""
 
-import asyncio
-import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import click
-import structlog
 import uvloop
 
 from latchkey_server.app import (
-    Running,
     StartError,
     build_workspaces,
     open_storage,
-    running_server,
     utc_now,
 )
 from latchkey_server.domain.errors import LatchkeyError
@@ -25,8 +21,8 @@ from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.postgres_binaries import EmbeddedError
 from latchkey_server.upkeep import trouble_of
-
-log = structlog.get_logger("latchkey")
+from latchkey_server.worker import serve, take_orders
+from latchkey_server.workers import serve_with_workers
 
 
 @click.group(help="Latchkey: API keys with environments, as a gRPC service.")
@@ -34,10 +30,20 @@ def main() -> None:
     """Run the command line."""
 
 
-@main.command(help="Serve, with an embedded PostgreSQL unless LATCHKEY_DATABASE_URL names one.")
-def serve() -> None:
+@main.command(name="serve", help="Serve, with an embedded PostgreSQL unless LATCHKEY_DATABASE_URL names one.")
+@click.option(
+    "--workers", metavar="N", help="Processes that serve on the one port; LATCHKEY_WORKERS, or 1, if not given."
+)
+def serve_command(workers: str | None) -> None:
     """Run a server until SIGTERM or SIGINT."""
-    _run(_serve)
+    _run(_serve, {} if workers is None else {"workers": workers})
+
+
+@main.command(name="worker", hidden=True, help="Serve as one of several workers; only `serve --workers` starts it.")
+def worker_command() -> None:
+    """Run one of the processes of a server with several."""
+    worker = take_orders()
+    _run_with(worker.orders.settings, lambda _: worker.serve(), worker.fail)
 
 
 @main.command(name="migrate", help="Bring the database's schema up to date.")
@@ -60,55 +66,57 @@ def config() -> None:
         click.echo(f"{name}={value}" + (f"    # {description}" if description else ""))
 
 
-def _run(command: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
-    settings = _settings()
+Command = Callable[[Settings], Coroutine[Any, Any, None]]
+
+
+def _run(command: Command, given: Mapping[str, object] = MappingProxyType({})) -> None:
+    _run_with(_settings(given), command, _fail)
+
+
+def _run_with(settings: Settings, command: Command, fail: Callable[[str], NoReturn]) -> None:
     configure_logging(settings.log_level, settings.log_format == "json")
     try:
         uvloop.run(command(settings))
     except (StartError, EmbeddedError) as error:
-        _fail(str(error))
+        fail(str(error))
     except LatchkeyError as error:
-        _fail(error.message)
+        fail(error.message)
 
 
-def _settings() -> Settings:
+def _settings(given: Mapping[str, object] = MappingProxyType({})) -> Settings:
     try:
-        return load_settings()
+        return load_settings(given=given)
     except SettingsError as error:
         _fail(str(error))
-        raise
 
 
-def _fail(line: str) -> None:
+def _fail(line: str) -> NoReturn:
     click.echo(f"latchkey-server: {line}", err=True)
     sys.exit(1)
 
 
 async def _serve(settings: Settings) -> None:
-    async with running_server(settings) as running:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.stop)
-        click.echo(_welcome(running, settings))
-        await running.stopped.wait()
-        log.info("stopping")
-        failed = not running.asked_to_stop
-    if failed:
-        raise StartError("the embedded PostgreSQL ended by itself; see postgres.log in the data directory")
+    def welcome(address: str, owner_secret: str | None) -> None:
+        click.echo(_welcome(address, owner_secret, settings))
+
+    if settings.workers == 1:
+        await serve(settings, lambda running: welcome(running.address, running.owner_secret))
+    else:
+        await serve_with_workers(settings, welcome)
 
 
-def _welcome(running: Running, settings: Settings) -> str:
+def _welcome(address: str, owner_secret: str | None, settings: Settings) -> str:
     """Return what a newcomer needs next: the credential, if it was just made, and a command that uses it."""
-    shown = running.owner_secret or "$OWNER_SECRET"
+    shown = owner_secret or "$OWNER_SECRET"
     plain = settings.tls_certificate is None
     call = (
-        f"-H 'authorization: Bearer {shown}'" if running.owner_secret else f'-H "authorization: Bearer {shown}"'
+        f"-H 'authorization: Bearer {shown}'" if owner_secret else f'-H "authorization: Bearer {shown}"'
     ) + """ -d '{"key": {"name": "hello", "environment": "dev"}}'"""
     method = "latchkey.v1.KeyService/CreateKey"
-    grpcurl = f"grpcurl {'-plaintext ' if plain else ''}{call} {running.address} {method}"
-    url = f"{'http' if plain else 'https'}://{running.address}/{method}"
+    grpcurl = f"grpcurl {'-plaintext ' if plain else ''}{call} {address} {method}"
+    url = f"{'http' if plain else 'https'}://{address}/{method}"
     buf = f"buf curl --protocol grpc {'--http2-prior-knowledge ' if plain else ''}{call} {url}"
-    owner = f"The first OWNER's secret, shown this once; keep it:\n\n    {shown}\n\n" if running.owner_secret else ""
+    owner = f"The first OWNER's secret, shown this once; keep it:\n\n    {shown}\n\n" if owner_secret else ""
     return f"\n{owner}Create a key, with grpcurl or with buf:\n\n    {grpcurl}\n\n    {buf}\n"
 
 

@@ -34,7 +34,7 @@ from latchkey_server.domain.verifier import Verifier
 from latchkey_server.domain.watching import Watchers
 from latchkey_server.domain.workspaces import Workspaces
 from latchkey_server.observability import Metrics
-from latchkey_server.settings import Settings, read_peppers
+from latchkey_server.settings import Settings, port_of, read_peppers
 from latchkey_server.storage.cached_records import CachedRecords
 from latchkey_server.storage.change_feed import ChangeFeed
 from latchkey_server.storage.database import Database, open_database
@@ -69,9 +69,11 @@ log = structlog.get_logger("latchkey")
 CONNECTIONS_MIN = 100
 """What an embedded PostgreSQL always has room for."""
 
+DATABASE_ENDED = "the embedded PostgreSQL ended by itself; see postgres.log in the data directory"
+
 
 class StartError(Exception):
-    """One line for the operator: why the server can't start."""
+    """One line for the operator: why the server can't start, or can't go on."""
 
 
 def utc_now() -> datetime:
@@ -145,8 +147,8 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
 
 
 def _connections(settings: Settings) -> int:
-    """Return how many connections a server may open, pools and one that listens, and as many for others."""
-    return 2 * (settings.pool_size + settings.lookup_pool_size + 1)
+    """Return how many connections all processes of a server may open: pools, one that listens, and the parent's."""
+    return (settings.workers + 1) * (settings.pool_size + settings.lookup_pool_size + 1)
 
 
 def load_peppers(settings: Settings) -> Peppers:
@@ -229,8 +231,13 @@ def tell_freshness(metrics: Metrics, freshness: Freshness) -> None:
 
 
 @asynccontextmanager
-async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Running]:
-    """Run a server until the context is left; it then stops gracefully."""
+async def running_server(
+    settings: Settings, clock: Clock = utc_now, worker: int | None = None
+) -> AsyncIterator[Running]:
+    """Run a server until the context is left; it then stops gracefully.
+
+    ``worker`` is its number, from 0, if it is one of several on one port.
+    """
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(settings))
         if storage.embedded:
@@ -246,19 +253,24 @@ async def running_server(settings: Settings, clock: Clock = utc_now) -> AsyncIte
         services = build_services(storage, freshness, settings, metrics, last_used, at_hand, clock)
         ways = shortcuts(at_hand, authentication, metrics)
         await health.set_all(serving=False)
-        server = build_server(services, layers, ways, health, channelz_on=settings.channelz)
+        server = build_server(
+            services, layers, ways, health, channelz_on=settings.channelz, port_shared=worker is not None
+        )
         port = _listen(server, settings)
         await server.start()
-        address = f"{settings.listen.rpartition(':')[0]}:{port}"
+        address = with_port(settings.listen, port)
         log.info("listening", address=address)
         stack.push_async_callback(server.stop, settings.stop_grace)
-        metrics_port = _serve_metrics(settings, metrics, stack)
+        metrics_port = _serve_metrics(settings, metrics, worker or 0, stack)
         await _begin(stack, storage, freshness, settings, health, readiness, clock)
+        if not worker:
+            # Once a server: the first worker's task when there are several.
+            await background(stack, Upkeep(storage.database, settings.usage_accepted, readiness, clock).run)
         await background(stack, last_used.run)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
         if storage.embedded:
-            await background(stack, lambda: _until_closed(storage.embedded, stopped))
+            await background(stack, lambda: until_closed(storage.embedded, stopped))
         # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
         owner_secret = await build_workspaces(storage, clock).bootstrap() if storage.embedded else None
         yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
@@ -282,7 +294,6 @@ async def _begin(
     await background(stack, freshness.feed.run)
     await background(stack, Notifications(listen_dsn, freshness.feed, freshness.cache).run)
     await background(stack, watch.run)
-    await background(stack, Upkeep(storage.database, settings.usage_accepted, readiness, clock).run)
 
 
 def build_services(
@@ -347,30 +358,48 @@ def _listen(server: Any, settings: Settings) -> int:
     try:
         return listen(server, settings.listen, tls)
     except RuntimeError:
-        raise StartError(
-            f"can't listen on {settings.listen}: is another server there? LATCHKEY_LISTEN chooses another address"
-        ) from None
+        raise address_taken(settings) from None
     except OSError as error:
         raise StartError(f"a TLS file can't be read: {error.filename}") from None
     except TlsError as error:
         raise StartError(str(error)) from None
 
 
-def _serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> int | None:
+def address_taken(settings: Settings) -> StartError:
+    """Return the line for an address that can't be listened on."""
+    return StartError(
+        f"can't listen on {settings.listen}: is another server there? LATCHKEY_LISTEN chooses another address"
+    )
+
+
+def with_port(address: str, port: int) -> str:
+    """Return an address with another port."""
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def metrics_address(listen: str, worker: int) -> str:
+    """Return where a worker shows its metrics: each at a port of its own, for they are each process's."""
+    port = port_of(listen)
+    return with_port(listen, port + worker if port else 0)
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics, worker: int, stack: AsyncExitStack) -> int | None:
     if settings.metrics_listen is None:
         return None
-    host, _, port = settings.metrics_listen.rpartition(":")
+    address = metrics_address(settings.metrics_listen, worker)
     try:
-        http_server, thread = start_http_server(int(port), host, registry=metrics.registry)
+        http_server, thread = start_http_server(port_of(address), address.rpartition(":")[0], registry=metrics.registry)
     except OSError:
-        raise StartError(f"can't serve metrics on {settings.metrics_listen}: the address is taken or wrong") from None
+        raise StartError(f"can't serve metrics on {address}: the address is taken or wrong") from None
+    log.info("showing metrics", address=with_port(address, http_server.server_port))
     stack.callback(thread.join)
     stack.callback(http_server.server_close)
     stack.callback(http_server.shutdown)
     return int(http_server.server_port)
 
 
-async def _until_closed(embedded: EmbeddedServer | None, stopped: asyncio.Event) -> None:
+async def until_closed(embedded: EmbeddedServer | None, stopped: asyncio.Event) -> None:
+    """Wait until the embedded PostgreSQL has ended by itself, and then stop."""
     if embedded is not None:
         await embedded.wait_closed()
         log.error("the embedded PostgreSQL ended by itself; see its log in the data directory")

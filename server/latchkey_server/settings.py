@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
         str,
         Field(pattern=r"^\S+:\d{1,5}$", description="address and port to serve on; port 0 takes a free one"),
     ] = "127.0.0.1:50051"
+    workers: Annotated[int, Field(ge=1, le=128, description="processes that serve on the one port")] = 1
     database_url: Annotated[
         SecretStr | None, Field(description="a PostgreSQL 15 or newer; the embedded one when not given")
     ] = None
@@ -69,7 +71,11 @@ class Settings(BaseSettings):
     tls_private_key: Annotated[Path | None, Field(description="PEM key of that certificate")] = None
     tls_client_ca: Annotated[Path | None, Field(description="PEM; clients must show a certificate of it")] = None
     metrics_listen: Annotated[
-        str | None, Field(pattern=r"^\S+:\d{1,5}$", description="where Prometheus may read; off when not given")
+        str | None,
+        Field(
+            pattern=r"^\S+:\d{1,5}$",
+            description="where Prometheus may read, worker k (from 0) at the port + k; off when not given",
+        ),
     ] = None
     channelz: Annotated[bool, Field(description="serve channelz, open to everyone who can connect")] = False
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -104,6 +110,8 @@ class Settings(BaseSettings):
             raise ValueError("LATCHKEY_TLS_CERTIFICATE and LATCHKEY_TLS_PRIVATE_KEY go together")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("LATCHKEY_TLS_CLIENT_CA needs LATCHKEY_TLS_CERTIFICATE")
+        if self.metrics_listen and port_of(self.metrics_listen) + self.workers - 1 > PORT_MAX:
+            raise ValueError(f"LATCHKEY_METRICS_LISTEN leaves no port up to {PORT_MAX} for each of LATCHKEY_WORKERS")
         if self.database_url is not None and self.peppers is None:
             raise ValueError(
                 "LATCHKEY_PEPPERS is required with LATCHKEY_DATABASE_URL; "
@@ -117,17 +125,29 @@ class Settings(BaseSettings):
         return timedelta(days=self.usage_accepted_days)
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of the environment; raises SettingsError for an unknown or invalid one."""
+def load_settings(
+    environment: Mapping[str, str] | None = None, given: Mapping[str, object] = MappingProxyType({})
+) -> Settings:
+    """Return the settings: those given by name, else the environment's; raises SettingsError for a wrong one."""
     names = os.environ if environment is None else environment
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(name for name in names if name.startswith(PREFIX) and name not in known)
     if unknown:
         raise SettingsError(f"unknown setting {unknown[0]}; `latchkey-server config` lists the known ones")
     try:
-        return Settings()
+        # A mapping that is no dict would be validated as it is, without the environment.
+        return Settings.model_validate(dict(given))
     except ValidationError as error:
         raise SettingsError(_first_line(error)) from None
+
+
+def revealed(settings: Settings) -> dict[str, object]:
+    """Return every setting as it was given, secrets too: for another process of this server, and no other eyes."""
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in settings
+        if value is not None
+    }
 
 
 def port_of(address: str) -> int:
@@ -148,6 +168,12 @@ def read_peppers(text: str) -> tuple[str, dict[str, bytes]]:
             raise ValueError(f"must be id:base64,… with at least {PEPPER_BYTES_MIN} bytes each")
         peppers[pepper_id] = key
     return next(iter(peppers)), peppers
+
+
+def write_peppers(current: str, peppers: Mapping[str, bytes]) -> str:
+    """Return peppers as ``read_peppers`` reads them."""
+    ordered = {current: peppers[current], **peppers}
+    return ",".join(f"{pepper_id}:{base64.b64encode(key).decode()}" for pepper_id, key in ordered.items())
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str]]:

@@ -48,6 +48,12 @@ def _drop_root(uid: int, gid: int) -> None:
         os.setuid(uid)
 
 
+def tie_to_parent(number: signal.Signals, libc: ctypes.CDLL) -> None:
+    """Have this process sent a signal once the thread that started it is gone, however it went."""
+    if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
 def _die_with(parent: int, libc: ctypes.CDLL) -> None:
     # SIGINT is PostgreSQL's fast shutdown: it ends every session, writes a checkpoint, and removes its pid
     # file and shared memory. Tried on freshly written data with another client inside a transaction:
@@ -56,8 +62,7 @@ def _die_with(parent: int, libc: ctypes.CDLL) -> None:
     # A shell's background job ignores SIGINT: it would be lost until PostgreSQL handles it itself.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Only after the change of user, which clears it.
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    tie_to_parent(signal.SIGINT, libc)
     # A parent that died before the line above sends no signal any more.
     if os.getppid() != parent:
         raise SystemExit(1)

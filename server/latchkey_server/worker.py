@@ -1,0 +1,106 @@
+"""A process that serves: the only one of its server, or one of several workers that a parent started.
+
+A worker is told what to serve on standard input, where neither a list of processes nor a log shows it, and says on
+standard output, in one line, that it serves or why it can't. Both are used for nothing else, and once.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Final, NoReturn
+
+import structlog
+
+from latchkey_server.app import DATABASE_ENDED, Running, StartError, running_server
+from latchkey_server.settings import Settings, revealed
+from latchkey_server.storage.embedded_exec import tie_to_parent
+
+SERVES: Final = b"serves\n"
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+log = structlog.get_logger("latchkey")
+
+
+async def serve(settings: Settings, begun: Callable[[Running], None], worker: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, and call ``begun`` at the beginning; raises StartError."""
+    async with running_server(settings, worker=worker) as running:
+        stop_on_signals(running.stop)
+        begun(running)
+        await running.stopped.wait()
+        log.info("stopping")
+        failed = not running.asked_to_stop
+    ignore_signals()
+    if failed:
+        raise StartError(DATABASE_ENDED)
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Call ``stop`` for each SIGTERM and SIGINT from now on."""
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def ignore_signals() -> None:
+    """Let no second signal break what is left of a stop: the loop would give them their deadly meaning back."""
+    for number in SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a parent tells a worker."""
+
+    number: int
+    parent: int
+    settings: Settings
+
+    def encode(self) -> bytes:
+        """Return what the worker reads."""
+        told = {"number": self.number, "parent": self.parent, "settings": revealed(self.settings)}
+        return json.dumps(told, default=str).encode()
+
+
+class Worker:
+    """This process as a worker: what it was told, and its one answer."""
+
+    def __init__(self, orders: Orders, answer: BinaryIO) -> None:
+        self.orders = orders
+        self._answer = answer
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        await serve(self.orders.settings, lambda _: self._say(SERVES), self.orders.number)
+
+    def fail(self, line: str) -> NoReturn:
+        """Say why this worker can't serve, and end."""
+        if self._answer.closed:
+            log.error("failed", reason=line)
+        else:
+            self._say(f"{line}\n".encode())
+        sys.exit(1)
+
+    def _say(self, line: bytes) -> None:
+        with self._answer:
+            self._answer.write(line)
+
+
+def take_orders() -> Worker:
+    """Become the worker that standard input tells of; ends with its parent, however that dies."""
+    # Whatever else may be printed is no answer.
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    tie_to_parent(signal.SIGTERM, ctypes.CDLL(None, use_errno=True))
+    try:
+        told = json.load(sys.stdin.buffer)
+    except ValueError:
+        sys.exit("latchkey-server: only `latchkey-server serve --workers N` starts a worker")
+    if os.getppid() != told["parent"]:
+        sys.exit("latchkey-server: the server that started this worker is gone")
+    structlog.contextvars.bind_contextvars(worker=told["number"])
+    return Worker(Orders(told["number"], told["parent"], Settings.model_validate(told["settings"])), answer)
