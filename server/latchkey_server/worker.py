@@ -6,6 +6,7 @@ standard output, in one line, that it serves or why it can't. Both are used for 
 
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -22,6 +23,10 @@ from latchkey_server.storage.embedded_exec import tie_to_parent
 
 SERVES: Final = b"serves\n"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# The garbage collector looks at objects that may be parts of a cycle. By default it does so every 700 new ones, and
+# every so often at all there are: a cache of 100,000 records would be walked again and again, and calls would wait.
+# What a call makes is freed by counting references; cycles are rare here, and can wait for thousands of calls.
+GC_THRESHOLDS: Final = (10_000, 20, 50)
 
 log = structlog.get_logger("latchkey")
 
@@ -30,6 +35,7 @@ async def serve(settings: Settings, begun: Callable[[Running], None], worker: in
     """Serve until SIGTERM or SIGINT, and call ``begun`` at the beginning; raises StartError."""
     async with running_server(settings, worker=worker) as running:
         stop_on_signals(running.stop)
+        _spare_the_garbage_collector()
         begun(running)
         await running.stopped.wait()
         log.info("stopping")
@@ -37,6 +43,13 @@ async def serve(settings: Settings, begun: Callable[[Running], None], worker: in
     ignore_signals()
     if failed:
         raise StartError(DATABASE_ENDED)
+
+
+def _spare_the_garbage_collector() -> None:
+    gc.collect()
+    # What the start has made stays to the end: modules, classes, descriptors.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:
