@@ -258,15 +258,18 @@ async def running_server(
         )
         port = _listen(server, settings)
         await server.start()
+        # Unwound after the server: until the last call is answered, changes are followed.
+        beside = await stack.enter_async_context(AsyncExitStack())
         address = with_port(settings.listen, port)
         log.info("listening", address=address)
         stack.push_async_callback(server.stop, settings.stop_grace)
+        stack.callback(services.verify.stop_streams)
         metrics_port = _serve_metrics(settings, metrics, worker or 0, stack)
-        await _begin(stack, storage, freshness, settings, health, readiness, clock)
+        await _begin(beside, storage, freshness, settings, health, readiness, clock)
         if not worker:
             # Once a server: the first worker's task when there are several.
-            await background(stack, Upkeep(storage.database, settings.usage_accepted, readiness, clock).run)
-        await background(stack, last_used.run)
+            await background(beside, Upkeep(storage.database, settings.usage_accepted, readiness, clock).run)
+        await background(beside, last_used.run)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
         if storage.embedded:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,3 +255,22 @@ async def test_a_nonce_that_is_too_long_ends_the_watch(owner: Client) -> None:
         ended = await watch.end()
 
     assert (ended.code, ended.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["nonce"])
+
+
+async def test_a_stop_ends_watches_and_streams_instead_of_waiting_for_them(dsn: str) -> None:
+    async with AsyncExitStack() as clients:
+        async with serving(dsn) as service:
+            channel = await clients.enter_async_context(grpc.aio.insecure_channel(service.address))
+            made = await (await service.client(service.root_secret)).create_key()
+            credential = (("authorization", f"Bearer {service.root_secret}"),)
+            client = Client(channel, service.root_secret)
+            watch = await clients.enter_async_context(watching_keys(client))
+            await watch.until_echo(b"begun")
+            stream: Any = client.verifier.VerifyStream(metadata=credential)
+            items = [verify_service_pb2.VerifyRequest(key=made.secret)]
+            await stream.write(verify_service_pb2.VerifyStreamRequest(frame_id=1, items=items))
+            answer = await stream.read()
+        ends = [await watch.end(), await Watching(stream).end()]
+
+    assert answer.results[0].verification.valid
+    assert {(end.code, end.reason) for end in ends} == {(grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING")}

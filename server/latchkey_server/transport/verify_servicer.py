@@ -1,6 +1,7 @@
 """VerifyService on the wire: read, call the domain, write. Verifications come and go as bytes."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -78,6 +79,12 @@ class VerifyServicer:
         self._watchers = watchers
         self._followed = followed
         self._instant = instant
+        self._streams: set[VerifyFrames | KeyWatch] = set()
+
+    def stop_streams(self) -> None:
+        """End what would go on for as long as its client likes, so that no stop has to wait for it."""
+        for stream in self._streams:
+            stream.stop()
 
     def handlers(self) -> "Mapping[str, grpc.RpcMethodHandler[Any, Any]]":
         """Return a handler for each method."""
@@ -107,10 +114,14 @@ class VerifyServicer:
         return write_batch(await self._verifications.many(read_batch(request).items))
 
     async def verify_stream(self, _requests: AsyncIterator[bytes], context: Context) -> None:
-        await VerifyFrames(context, self._verifications.at_once, self._verifications.many).answer_all()
+        frames = VerifyFrames(context, self._verifications.at_once, self._verifications.many)
+        with self._open(frames):
+            await frames.answer_all()
 
     async def watch_keys(self, _requests: AsyncIterator[pb.WatchKeysRequest], context: Context) -> None:
-        await KeyWatch(context, self._followed, self._instant).serve(self._watchers)
+        watch = KeyWatch(context, self._followed, self._instant)
+        with self._open(watch):
+            await watch.serve(self._watchers)
 
     async def release_reservation(
         self, _request: pb.ReleaseReservationRequest, _context: Context
@@ -121,3 +132,11 @@ class VerifyServicer:
         self, request: pb.ReportVerificationsRequest, _context: Context
     ) -> pb.ReportVerificationsResponse:
         return pb.ReportVerificationsResponse(duplicate=await self._reports.take(caller(), read_report(request)))
+
+    @contextmanager
+    def _open(self, stream: VerifyFrames | KeyWatch) -> Iterator[None]:
+        self._streams.add(stream)
+        try:
+            yield
+        finally:
+            self._streams.discard(stream)

@@ -35,13 +35,18 @@ class VerifyFrames:
         self._writing = asyncio.Lock()
         self._working: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._reader = asyncio.current_task()
+
+    def stop(self) -> None:
+        """Read no more: what is under way is answered, then the stream ends with ServerStopping."""
+        self._fail(errors.ServerStopping())
 
     async def answer_all(self) -> None:
         """Answer each frame that comes, until the client has sent its last.
 
-        Raises CredentialInvalid and RoleTooLow once the caller's credential no longer allows the stream.
+        Raises CredentialInvalid and RoleTooLow once the caller's credential no longer allows the stream, and
+        ServerStopping.
         """
-        reader = asyncio.current_task()
         try:
             while (raw := await self._context.read()) is not grpc.aio.EOF:
                 frame = read_frame(raw)
@@ -50,12 +55,13 @@ class VerifyFrames:
                     await self._write(answer)
                 else:
                     await self._room.acquire()
-                    self._begin(frame, reader)
-            while self._working:
-                await asyncio.wait(self._working)
+                    self._begin(frame)
+            await self._finish()
         except asyncio.CancelledError:
             if self._failure is None:
                 raise
+            if isinstance(self._failure, errors.ServerStopping):
+                await self._finish()
         finally:
             for task in self._working:
                 task.cancel()
@@ -64,12 +70,20 @@ class VerifyFrames:
             raise self._failure
 
     def _answer_at_once(self, frame: RawFrame) -> bytes | None:
-        if frame.timeout or not recheck_at_once():
+        try:
+            _timeout(frame)
+        except LatchkeyError:
+            return None
+        if not recheck_at_once():
             return None
         results = self._at_once(frame.items)
         return None if results is None else write_frame(frame.frame_id, results)
 
-    def _begin(self, frame: RawFrame, reader: "asyncio.Task[None] | None") -> None:
+    async def _finish(self) -> None:
+        while self._working:
+            await asyncio.wait(self._working)
+
+    def _begin(self, frame: RawFrame) -> None:
         task = asyncio.create_task(self._answer(frame))
         self._working.add(task)
 
@@ -77,12 +91,16 @@ class VerifyFrames:
             self._working.discard(task)
             self._room.release()
             if not task.cancelled() and (failure := task.exception()) is not None:
-                self._failure = failure
-                # It waits for the client's next frame, which may never come.
-                if reader is not None:
-                    reader.cancel()
+                self._fail(failure)
 
         task.add_done_callback(done)
+
+    def _fail(self, failure: BaseException) -> None:
+        """End the stream, though its reader waits for the client's next frame, which may never come."""
+        if self._failure is None:
+            self._failure = failure
+            if self._reader is not None:
+                self._reader.cancel()
 
     async def _answer(self, frame: RawFrame) -> None:
         try:

@@ -39,16 +39,26 @@ class KeyWatch:
         self._followed = followed
         self._instant = instant
         self._seen = 0
+        self._stopping = False
+        self._watch: Watch | None = None
+
+    def stop(self) -> None:
+        """End the watch with ServerStopping."""
+        self._stopping = True
+        if self._watch is not None:
+            self._watch.wake()
 
     async def serve(self, watchers: Watchers) -> None:
         """Send what happens until the client leaves.
 
-        Raises CredentialInvalid and RoleTooLow once the credential no longer allows it, and DatabaseUnavailable.
+        Raises CredentialInvalid and RoleTooLow once the credential no longer allows it, DatabaseUnavailable, and
+        ServerStopping.
         """
         first = await self._context.read()
         if first is grpc.aio.EOF:
             return
         with watchers.watching(caller()) as watch:
+            self._watch = watch
             await self._followed.caught_up()
             await self._begin(watch, first.resume_cursor)
             self._echo(watch, first)
@@ -57,6 +67,8 @@ class KeyWatch:
             try:
                 while not reader.done():
                     await self._send(await watch.events(RECHECK_SECONDS))
+                    if self._stopping:
+                        raise errors.ServerStopping
                     await recheck()
                     watch.caller = caller()
                 await self._send(await watch.events(0))
