@@ -18,7 +18,7 @@ from latchkey.v1 import (
     verify_service_pb2,
 )
 from tests.integration.test_keys import full_key, revoke, update
-from tests.support.service import Client, rejection
+from tests.support.service import Client, Service, rejection
 
 Ask = verify_service_pb2.VerifyRequest
 VALID = verification_pb2.VERIFY_CODE_VALID
@@ -248,3 +248,21 @@ async def test_a_verdict_is_the_same_for_any_two_labels(owner: Client) -> None:
 
     assert (before.code, before.key.environment) == (VALID, "prod")
     assert (after.code, after.key.environment) == (VALID, "dev")
+
+
+@pytest.mark.parametrize("explain", [False, True])
+async def test_of_two_credentials_the_first_one_counts_whichever_way_the_call_takes(
+    owner: Client, service: Service, explain: bool
+) -> None:
+    stranger = await service.workspace("stranger")
+    secret = (await owner.create_key()).secret
+    anonymous = await service.anonymous()
+    request = Ask(key=secret, explain=explain)
+    codes = []
+    for first, second in ((owner, stranger), (stranger, owner)):
+        both = tuple(("authorization", f"Bearer {client.secret}") for client in (first, second))
+        for _ in range(3):
+            answer = await anonymous.verifier.Verify(request, metadata=both)
+        codes.append(answer.verification.code)
+
+    assert codes == [verification_pb2.VERIFY_CODE_VALID, verification_pb2.VERIFY_CODE_NOT_FOUND]

@@ -274,3 +274,69 @@ async def test_a_stop_ends_watches_and_streams_instead_of_waiting_for_them(dsn: 
 
     assert answer.results[0].verification.valid
     assert {(end.code, end.reason) for end in ends} == {(grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING")}
+
+
+async def test_a_replay_that_was_cut_short_is_continued_where_it_ended(owner: Client) -> None:
+    async with watching_keys(owner) as watch:
+        await watch.until_echo(b"seen")
+        cursor = watch.cursor
+    made = [(await owner.create_key()).key.key_id for _ in range(4)]
+
+    async with watching_keys(owner, cursor) as watch:
+        first = await watch.change()
+        cursor = watch.cursor
+    async with watching_keys(owner, cursor) as watch:
+        rest = await watch.until_echo(b"again")
+
+    assert [first.target_id, *(change.target_id for change in rest)] == made
+
+
+async def test_a_watcher_that_is_bound_to_other_apis_begins_anew(owner: Client, service: Service) -> None:
+    apis = [
+        (await owner.admin.CreateApi(admin_service_pb2.CreateApiRequest(api=api_pb2.Api(name=name)))).api.api_id
+        for name in ("one", "other")
+    ]
+    made = await owner.create_management_key(management_key_pb2.ROLE_VERIFIER, tuple(apis))
+    bound = await service.client(made.secret)
+    async with watching_keys(bound) as watch:
+        await watch.until_echo(b"begun")
+        cursor = watch.cursor
+        narrowed = management_key_pb2.ManagementKey(
+            management_key_id=made.management_key.management_key_id, api_ids=apis[:1]
+        )
+        await owner.admin.UpdateManagementKey(
+            admin_service_pb2.UpdateManagementKeyRequest(
+                management_key=narrowed, update_mask=FieldMask(paths=["api_ids"])
+            )
+        )
+        told = await watch.change()
+    async with watching_keys(bound, cursor) as watch:
+        resumed = await watch.change()
+
+    assert (told.kind, resumed.kind) == (RESET, RESET)
+
+
+async def test_what_can_not_be_read_ends_a_watch_as_the_clients_fault(owner: Client) -> None:
+    raw: Any = owner.channel.stream_stream("/latchkey.v1.VerifyService/WatchKeys")
+    call: Any = raw(metadata=(("authorization", f"Bearer {owner.secret}"),))
+    await call.write(b"\xff\xff\xff")
+
+    ended = await Watching(call).end()
+
+    assert (ended.code, ended.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["request"])
+
+
+async def test_a_watch_that_never_says_anything_is_ended_by_a_stop_too(dsn: str) -> None:
+    async with AsyncExitStack() as clients:
+        async with serving(dsn) as service:
+            channel = await clients.enter_async_context(grpc.aio.insecure_channel(service.address))
+            client = Client(channel, service.root_secret)
+            call: Any = client.verifier.WatchKeys(metadata=(("authorization", f"Bearer {service.root_secret}"),))
+            await call.wait_for_connection()
+            await client.verifier.Verify(
+                verify_service_pb2.VerifyRequest(key="sk_unknown"),
+                metadata=(("authorization", f"Bearer {service.root_secret}"),),
+            )
+        ended = await Watching(call).end()
+
+    assert (ended.code, ended.reason) == (grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING")

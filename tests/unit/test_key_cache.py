@@ -479,3 +479,10 @@ def test_a_load_under_way_when_a_workspace_is_given_up_is_not_kept(cache: KeyCac
     keep(cache, {SECRET: record_of(cache, revision=7)}, load)
 
     assert cache.records.get(SECRET) is None
+
+
+def test_the_metadata_of_a_key_and_of_its_identity_counts_with_the_answers_that_hold_it() -> None:
+    plain = footprint(make_record())
+
+    for name in ("metadata", "identity_metadata"):
+        assert footprint(make_record(**{name: "x" * 4_000})) >= plain + 3 * 4_000

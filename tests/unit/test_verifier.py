@@ -17,6 +17,7 @@ from tests.unit.builders import (
     KEY_ID,
     NOW,
     OTHER_WORKSPACE_ID,
+    REVOCATION,
     WORKSPACE_ID,
     fields_of,
     make_asked,
@@ -41,12 +42,15 @@ class FakeSource:
     lost: set[bytes] = field(default_factory=set)
     asked: list[list[bytes]] = field(default_factory=list)
     demanded: list[Freshness] = field(default_factory=list)
+    meanwhile: dict[bytes, Record] = field(default_factory=dict)
+    """What comes to hand while somebody waits."""
 
     def fresh(self, sha256: bytes, at: float) -> Record | None:
         return self.at_hand.get(sha256)
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         self.asked.append(list(sha256s))
+        self.at_hand |= self.meanwhile
         found: dict[bytes, Record | DatabaseUnavailable] = {**self.at_hand, **self.elsewhere}
         found |= {sha256: DatabaseUnavailable() for sha256 in self.lost}
         return {sha256: found[sha256] for sha256 in sha256s if sha256 in found}
@@ -197,3 +201,11 @@ async def test_an_answer_from_what_was_not_confirmed_within_the_hard_bound_says_
     verdict = await verifier.verify(make_caller(), make_asked(DISABLED))
 
     assert verdict.degraded == ((Degradation.STALE_RECORD,) if stale else ())
+
+
+async def test_what_was_at_hand_is_decided_after_the_wait_for_the_rest(verifier: Verifier, source: FakeSource) -> None:
+    revoked = make_record(make_key(revocation=REVOCATION))
+    source.meanwhile = {KNOWN: revoked}
+    answers = await verifier.verify_all(make_caller(), [make_asked(KNOWN), make_asked(UNKNOWN)])
+
+    assert [answer.code for answer in answers if isinstance(answer, Verdict)] == [Code.REVOKED, Code.NOT_FOUND]

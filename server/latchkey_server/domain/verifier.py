@@ -52,15 +52,17 @@ class Verifier:
 
     async def verify_all(self, caller: Caller, items: Sequence[Item]) -> list[Answer]:
         """Return an answer for each item, in order; an item fails alone. Nothing is consumed before ``used``."""
-        now, at = self.clock(), self.instant()
-        answers = [self._at_once(caller, item, now, at) for item in items]
-        if None not in answers:
-            return [answer for answer in answers if answer is not None]
-        waiting = [at for at, answer in enumerate(answers) if answer is None]
-        asked = [item for at in waiting if isinstance(item := items[at], Asked)]
-        known = await self._look_up(caller, asked)
-        later = dict(zip(waiting, self._decide_all(caller, asked, known), strict=True))
-        return [later[at] if answer is None else answer for at, answer in enumerate(answers)]
+        looked_up: dict[int, Answer] = {}
+        while True:
+            now, instant = self.clock(), self.instant()
+            answers = [looked_up.get(at) or self._at_once(caller, item, now, instant) for at, item in enumerate(items)]
+            waiting = [at for at, answer in enumerate(answers) if answer is None]
+            if not waiting:
+                return [answer for answer in answers if answer is not None]
+            # What is at hand now is decided after the wait, by what is at hand then.
+            asked = [item for at in waiting if isinstance(item := items[at], Asked)]
+            known = await self._look_up(caller, asked)
+            looked_up |= zip(waiting, self._decide_all(caller, asked, known), strict=True)
 
     def _at_once(self, caller: Caller, item: Item, now: datetime, at: Instant) -> Answer | None:
         """Return the answer if all that it takes is at hand, else None; never waits."""

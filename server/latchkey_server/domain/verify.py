@@ -119,6 +119,8 @@ class Record(Confirmed):
     history: History = field(compare=False)
     metadata: str = "{}"
     """The key's metadata as JSON text, which takes a fraction of the memory; the key itself has none here."""
+    identity_metadata: str = "{}"
+    """The identity's, likewise."""
     ratelimits: tuple[RateLimit, ...] = field(init=False, compare=False)
     """The limits that apply: the key's own, then those of its identity that it does not override."""
     open_checks: int = field(init=False, compare=False, repr=False)

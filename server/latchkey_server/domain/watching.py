@@ -36,7 +36,9 @@ class Echo:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Everything is to be dropped."""
+    """Everything is to be dropped; what follows begins behind ``revision``."""
+
+    revision: int = 0
 
 
 Event = Applied | Echo | Reset
@@ -77,22 +79,27 @@ class Watch:
         self.caller = caller
         self._events: deque[Event] = deque()
         self._woken = asyncio.Event()
+        self._put = 0
 
     def put(self, event: Event) -> None:
         """Add an event; when too many wait, all of them give way to a RESET."""
         if len(self._events) >= BACKLOG_MAX:
             self._events.clear()
-            self._events.append(Reset())
+            self._events.append(Reset(self._put))
+        if isinstance(event, Applied):
+            self._put = event.revision
         self._events.append(event)
         self._woken.set()
 
-    def reset(self) -> None:
-        """Let everything that waits give way to a RESET."""
+    def reset(self, revision: int | None = None) -> None:
+        """Let everything that waits give way to a RESET, at a revision or at the last one that was put."""
+        self._put = self._put if revision is None else revision
         self._events.clear()
-        self.put(Reset())
+        self.put(Reset(self._put))
 
-    def forget(self) -> None:
+    def begin(self, revision: int) -> None:
         """Drop what waits: its watcher begins from here."""
+        self._put = revision
         self._events.clear()
 
     def wake(self) -> None:
@@ -144,11 +151,11 @@ class Watchers:
             for applied in changes:
                 _give(watch, applied)
 
-    def reset(self, workspace_id: UUID) -> None:
-        """Tell the watchers of a workspace to drop everything."""
+    def reset(self, workspace_id: UUID, revision: int) -> None:
+        """Tell the watchers of a workspace to drop everything, and that it goes on from a revision."""
         for watch in self._watches:
             if watch.caller.all_workspaces or watch.caller.workspace_id == workspace_id:
-                watch.reset()
+                watch.reset(revision)
 
 
 def _give(watch: Watch, applied: Applied) -> None:

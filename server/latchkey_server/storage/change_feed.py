@@ -180,7 +180,7 @@ class ChangeFeed:
         if self._timeline not in (None, timeline):
             log.warning("the database has begun a new timeline: everything kept is dropped")
             for workspace_id in list(self._cache.histories):
-                self._watchers.reset(workspace_id)
+                self._watchers.reset(workspace_id, 0)
             self._cache.drop_all()
         self._timeline = timeline
 
@@ -234,7 +234,7 @@ class ChangeFeed:
         log.warning("what is kept of a workspace is dropped", workspace=str(current.workspace_id), why=why)
         self._cache.drop_workspace(current.workspace_id)
         self._cache.history(current.workspace_id, current.number, at)
-        self._watchers.reset(current.workspace_id)
+        self._watchers.reset(current.workspace_id, current.number)
 
 
 async def read_changes(connection: Connection, after: int, current: Revision) -> list[Applied]:

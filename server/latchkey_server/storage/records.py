@@ -26,7 +26,7 @@ HistoryOf = Callable[[UUID, int, Instant], History]
 _SELECT_RECORDS = f"""
     SELECT {", ".join("k." + column for column in KEY_COLUMNS.split(", ") if column != "metadata")},
         k.metadata::text AS metadata,
-        i.external_id, i.metadata AS identity_metadata, i.ratelimits AS identity_ratelimits,
+        i.external_id, i.metadata::text AS identity_metadata, i.ratelimits AS identity_ratelimits,
         i.create_time AS identity_create_time, i.update_time AS identity_update_time,
         i.revision AS identity_revision, w.enabled AS workspace_enabled, w.max_cacheable_for,
         r.revision AS workspace_revision, s.secret_id, s.end_time AS secret_end_time,
@@ -189,6 +189,7 @@ def _record_of(row: Row, key: Key, spent: int, now: datetime, read_at: Instant, 
         read_at=read_at,
         history=history,
         metadata=row["metadata"],
+        identity_metadata=row["identity_metadata"] or "{}",
     )
 
 
@@ -199,7 +200,7 @@ def _identity_of(row: Row) -> Identity | None:
         workspace_id=row["workspace_id"],
         identity_id=row["identity_id"],
         external_id=row["external_id"],
-        metadata=row["identity_metadata"],
+        metadata={},
         ratelimits=ratelimits_of(row["identity_ratelimits"]),
         create_time=row["identity_create_time"],
         update_time=row["identity_update_time"],

@@ -112,6 +112,10 @@ class AtHand:
                 ready = record.ready = self._make_ready(record, question, caller, now)
                 if ready is None:
                     return None
+                if ready.since > self._tick:
+                    # The time told must not lie before what the verdict rests on.
+                    self._begin_tick(now)
+                    decided, decided_size = self._decided, len(self._decided)
             history, body = record.history, ready.body
             revision = history.wire
             if revision is None or revision[0] != history.revision or record.revision > history.revision:

@@ -36,9 +36,9 @@ class Shortcut:
         authorization = asked_id = None
         for name, value in current_metadata.get():
             if name == "authorization":
-                authorization = value
+                authorization = authorization or value
             elif name == "x-request-id":
-                asked_id = value
+                asked_id = asked_id or value
         caller = self._authentication.at_once(self._name, authorization)
         if caller is None:
             return None

@@ -4,6 +4,7 @@ A layer wraps a handler when its method is first called; a call then passes plai
 shapes: those that answer once, and those that answer with a stream.
 """
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from latchkey_server.domain import errors
+from latchkey_server.domain.errors import LatchkeyError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Any]]
@@ -120,3 +122,14 @@ def _readable(inner: Any, yields: bool) -> Any:
             yield response
 
     return stream if yields else unary
+
+
+async def write(context: Context, message: Any) -> None:
+    """Send a message of a stream; a client that is gone ends the call like one that cancels it."""
+    try:
+        await context.write(message)
+    except (asyncio.CancelledError, LatchkeyError):
+        raise
+    except Exception:
+        # gRPC raises what it has at hand, before it tells of the cancellation.
+        raise asyncio.CancelledError from None

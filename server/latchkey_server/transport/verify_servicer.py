@@ -80,9 +80,11 @@ class VerifyServicer:
         self._followed = followed
         self._instant = instant
         self._streams: set[VerifyFrames | KeyWatch] = set()
+        self._stopping = False
 
     def stop_streams(self) -> None:
         """End what would go on for as long as its client likes, so that no stop has to wait for it."""
+        self._stopping = True
         for stream in self._streams:
             stream.stop()
 
@@ -135,6 +137,8 @@ class VerifyServicer:
 
     @contextmanager
     def _open(self, stream: VerifyFrames | KeyWatch) -> Iterator[None]:
+        if self._stopping:
+            raise errors.ServerStopping
         self._streams.add(stream)
         try:
             yield

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
@@ -11,7 +10,7 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.transport.call import recheck, recheck_at_once
 from latchkey_server.transport.raw_frames import RawFrame, read_frame, write_frame
-from latchkey_server.transport.stack import Context
+from latchkey_server.transport.stack import Context, write
 from latchkey_server.transport.write_verify import filled, fitting
 
 IN_FLIGHT_MAX = 64
@@ -36,6 +35,7 @@ class VerifyFrames:
         self._working: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._reader = asyncio.current_task()
+        self._reading = False
 
     def stop(self) -> None:
         """Read no more: what is under way is answered, then the stream ends with ServerStopping."""
@@ -47,27 +47,44 @@ class VerifyFrames:
         Raises CredentialInvalid and RoleTooLow once the caller's credential no longer allows the stream, and
         ServerStopping.
         """
+        ended = False
         try:
-            while (raw := await self._context.read()) is not grpc.aio.EOF:
-                frame = read_frame(raw)
-                answer = self._answer_at_once(frame)
-                if answer is not None:
-                    await self._write(answer)
+            while not ended and self._failure is None:
+                raw = await self._next()
+                if raw is None:
+                    ended = self._failure is None
                 else:
-                    await self._room.acquire()
-                    self._begin(frame)
-            await self._finish()
-        except asyncio.CancelledError:
-            if self._failure is None:
-                raise
-            if isinstance(self._failure, errors.ServerStopping):
-                await self._finish()
+                    await self._take(read_frame(raw))
+            if self._failure is None or isinstance(self._failure, errors.ServerStopping):
+                while self._working:
+                    await asyncio.wait(self._working)
         finally:
             for task in self._working:
                 task.cancel()
             await asyncio.gather(*self._working, return_exceptions=True)
-        if self._failure is not None:
+        if self._failure is not None and not (ended and isinstance(self._failure, errors.ServerStopping)):
             raise self._failure
+
+    async def _next(self) -> bytes | None:
+        """Return the client's next frame, or None when there is none or the stream is to end."""
+        self._reading = True
+        try:
+            raw: object = await self._context.read()
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+            return None
+        finally:
+            self._reading = False
+        return raw if isinstance(raw, bytes) else None
+
+    async def _take(self, frame: RawFrame) -> None:
+        answer = self._answer_at_once(frame)
+        if answer is not None:
+            await self._write(answer)
+        else:
+            await self._room.acquire()
+            self._begin(frame)
 
     def _answer_at_once(self, frame: RawFrame) -> bytes | None:
         try:
@@ -78,10 +95,6 @@ class VerifyFrames:
             return None
         results = self._at_once(frame.items)
         return None if results is None else write_frame(frame.frame_id, results)
-
-    async def _finish(self) -> None:
-        while self._working:
-            await asyncio.wait(self._working)
 
     def _begin(self, frame: RawFrame) -> None:
         task = asyncio.create_task(self._answer(frame))
@@ -99,7 +112,7 @@ class VerifyFrames:
         """End the stream, though its reader waits for the client's next frame, which may never come."""
         if self._failure is None:
             self._failure = failure
-            if self._reader is not None:
+            if self._reader is not None and self._reading:
                 self._reader.cancel()
 
     async def _answer(self, frame: RawFrame) -> None:
@@ -115,7 +128,7 @@ class VerifyFrames:
 
     async def _write(self, answer: bytes) -> None:
         async with self._writing:
-            await self._context.write(answer)
+            await write(self._context, answer)
 
 
 def _timeout(frame: RawFrame) -> float:

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
+from google.protobuf.struct_pb2 import Struct
+
 from latchkey.v1 import ratelimit_pb2, verification_pb2
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
@@ -119,7 +121,7 @@ def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
 def _both_common(record: Record) -> tuple[bytes, bytes]:
     shown = verification_pb2.Verification(key=_verified_key(record, False), ratelimits=_ratelimits(record))
     whole = bare = shown.SerializeToString()
-    if record.metadata != _NO_METADATA or (record.identity and record.identity.metadata):
+    if record.metadata != _NO_METADATA or record.identity_metadata != _NO_METADATA:
         shown.key.CopyFrom(_verified_key(record, True))
         bare = shown.SerializeToString()
     return whole, bare
@@ -188,7 +190,7 @@ def _verified_key(record: Record, omit_metadata: bool) -> verification_pb2.Verif
         identity=_identity(record, omit_metadata),
         member=fields.member,
         scopes=fields.scopes,
-        metadata=None if omit_metadata or record.metadata == _NO_METADATA else struct(json.loads(record.metadata)),
+        metadata=None if omit_metadata else _struct(record.metadata),
         model_limits=model_limits_message(fields.model_limits),
         allow_ips=fields.allow_ips,
         enabled=fields.enabled,
@@ -205,5 +207,9 @@ def _identity(record: Record, omit_metadata: bool) -> verification_pb2.VerifiedI
     identity = record.identity
     if identity is None:
         return None
-    metadata = struct(identity.metadata) if identity.metadata and not omit_metadata else None
+    metadata = None if omit_metadata else _struct(record.identity_metadata)
     return verification_pb2.VerifiedIdentity(external_id=identity.external_id, metadata=metadata)
+
+
+def _struct(text: str) -> Struct | None:
+    return None if text == _NO_METADATA else struct(json.loads(text))
