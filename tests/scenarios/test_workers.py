@@ -108,17 +108,21 @@ async def test_a_killed_worker_comes_back_and_the_calls_of_the_other_go_on(dsn: 
 
         loading = [asyncio.create_task(load()) for _ in range(4)]
         psutil.Process(victim).kill()
+        revoked = made[0]
+        await client.keys.RevokeKey(key_service_pb2.RevokeKeyRequest(key_id=revoked.key.key_id, reason=COMPROMISED))
         ended = await serving.until_logged("worker ended")
         back = await serving.until_logged("worker serves")
         restarted.set()
         await asyncio.gather(*loading)
         async with client_of_each(serving, secret) as again:
             told = {pid: (await each.verify(made[-1].secret)).code for pid, each in again.items()}
+            refused = {(await each.verify(revoked.secret)).code for each in again.values()}
             listed = await again[survivor].keys.ListKeys(key_service_pb2.ListKeysRequest(page_size=1000))
 
     assert (ended["pid"], ended["how"], ended["worker"]) == (victim, "ended by SIGKILL", back["worker"])
     assert set(codes) == {VALID}
     assert told == {survivor: VALID, back["pid"]: VALID}
+    assert refused == {REVOKED}
     assert {key.key_id for key in listed.keys} >= {answer.key.key_id for answer in made[-500:]}
 
 

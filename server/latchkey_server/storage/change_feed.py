@@ -6,7 +6,8 @@ failover, a restore) say that what is kept may belong to another history: it is 
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from uuid import UUID
 
@@ -48,6 +49,7 @@ class ChangeFeed:
         self._all_due_at = instant()
         self._waiting: list[asyncio.Future[None]] = []
         self._failures = 0
+        self._unanswered = False
         self._timeline: str | None = None
         self._follows_everything = False
         self._everything_at = NEVER
@@ -105,12 +107,11 @@ class ChangeFeed:
         if only is None:
             waiting, self._waiting = self._waiting, []
             self._all_due_at = self._instant() + POLL_SECONDS
-        begun = self._instant()
+        begun, self._unanswered = self._instant(), False
         try:
-            async with asyncio.timeout(POLL_TIMEOUT):
-                await self._poll(only)
-        except (DatabaseUnavailable, TimeoutError) as error:
-            self._fail(unanswered=isinstance(error, TimeoutError))
+            await self._poll(only)
+        except (DatabaseUnavailable, TimeoutError):
+            self._fail()
             _settle(waiting, DatabaseUnavailable())
         except asyncpg.UndefinedTableError:
             # Not migrated yet: nothing can be followed, and the look at the schema tells why.
@@ -146,10 +147,20 @@ class ChangeFeed:
             log.info("the database is reachable again")
         self._reach.answered(begun)
 
-    def _fail(self, *, unanswered: bool) -> None:
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Bound one step of a look, and remember that it was not answered."""
+        try:
+            async with asyncio.timeout(POLL_TIMEOUT):
+                yield
+        except TimeoutError:
+            self._unanswered = True
+            raise
+
+    def _fail(self) -> None:
         """A connection that was ended is tried again at once; what is not answered at all is an outage."""
         self._failures += 1
-        if unanswered or self._failures > 1:
+        if self._unanswered or self._failures > 1:
             if not self._reach.lost:
                 log.warning("the database is not reachable")
             self._reach.failed()
@@ -162,14 +173,26 @@ class ChangeFeed:
             followed = {workspace_id: highest for workspace_id, highest in followed.items() if workspace_id in only}
             if not followed:
                 return
-        async with self._database.connection() as connection:
+        async with self._connection() as connection:
             at = self._instant()
-            await self._check_timeline(connection)
-            for workspace_id, current in (await self._revisions(connection, followed, only)).items():
-                await self._follow(connection, Revision(workspace_id, current), followed.get(workspace_id, 0), at)
+            async with self._in_time():
+                await self._check_timeline(connection)
+                revisions = await self._revisions(connection, followed, only)
+            for workspace_id, current in revisions.items():
+                # Each on its own: many changed workspaces take their time and are no outage.
+                async with self._in_time():
+                    await self._follow(connection, Revision(workspace_id, current), followed.get(workspace_id, 0), at)
         if only is None:
             self._follows_everything = everything
             self._everything_at = at if everything else NEVER
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection that was taken within the time of a look."""
+        async with AsyncExitStack() as stack:
+            async with self._in_time():
+                connection = await stack.enter_async_context(self._database.connection())
+            yield connection
 
     async def _check_timeline(self, connection: Connection) -> None:
         try:
