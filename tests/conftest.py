@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from latchkey_server.app import utc_now
+from latchkey_server.opening import utc_now
 from latchkey_server.storage.data_directory import temporary_data_dir
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
@@ -19,6 +19,18 @@ from tests.support.service import Client, Service, serving, settings_for
 TEMPLATE = "latchkey_template"
 # What a crash of the machine would lose is nothing that a test keeps.
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let CI demand that every test runs."""
+    parser.addoption("--no-skips", action="store_true", help="fail when a test was skipped")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that demanded every test and skipped one; the process that reports them knows."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
