@@ -8,14 +8,10 @@ from typing import Any, NoReturn
 import click
 import uvloop
 
-from latchkey_server.app import (
-    StartError,
-    build_workspaces,
-    open_storage,
-    utc_now,
-)
+from latchkey_server.app import build_workspaces
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.observability import configure_logging
+from latchkey_server.opening import StartError, open_storage, utc_now
 from latchkey_server.settings import Settings, SettingsError, describe, load_settings
 from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.partitions import ensure_partitions

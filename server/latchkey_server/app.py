@@ -5,12 +5,10 @@ off, open calls drained, what is pending flushed, the pool closed, PostgreSQL st
 """
 
 import asyncio
-import base64
-import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -26,7 +24,6 @@ from latchkey_server.domain.management_keys import ManagementKeys
 from latchkey_server.domain.model import Change, Revision
 from latchkey_server.domain.mutations import Mutations
 from latchkey_server.domain.ports import ChangeListener, Clock
-from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.usage_query import UsageQueries
 from latchkey_server.domain.usage_recorder import UsageRecorder
 from latchkey_server.domain.verification_reports import VerificationReports
@@ -34,18 +31,14 @@ from latchkey_server.domain.verifier import Verifier
 from latchkey_server.domain.watching import Watchers
 from latchkey_server.domain.workspaces import Workspaces
 from latchkey_server.observability import Metrics
-from latchkey_server.settings import Settings, port_of, read_peppers
+from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, utc_now
+from latchkey_server.settings import Settings, port_of
 from latchkey_server.storage.cached_records import CachedRecords
 from latchkey_server.storage.change_feed import ChangeFeed
-from latchkey_server.storage.database import Database, open_database
-from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.embedded import EmbeddedServer
 from latchkey_server.storage.key_cache import KeyCache
 from latchkey_server.storage.last_used import LastUsedWriter
-from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.notifications import Notifications
-from latchkey_server.storage.partitions import ensure_partitions
-from latchkey_server.storage.peppers import pepper_trouble
-from latchkey_server.storage.private_file import create_private_file
 from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.records import DatabaseRecords
 from latchkey_server.storage.store import PostgresStore
@@ -61,38 +54,10 @@ from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import Verifications, VerifyServicer
 from latchkey_server.upkeep import Readiness, Upkeep, Watch, background
 
-PEPPER_FILE = "peppers"
-
 log = structlog.get_logger("latchkey")
 
 
-CONNECTIONS_MIN = 100
-"""What an embedded PostgreSQL always has room for."""
-
 DATABASE_ENDED = "the embedded PostgreSQL ended by itself; see postgres.log in the data directory"
-
-
-class StartError(Exception):
-    """One line for the operator: why the server can't start, or can't go on."""
-
-
-def utc_now() -> datetime:
-    """Return the time now."""
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """An open database with the peppers that its hashes are made with; ``dsn`` is never shown.
-
-    Look-ups have connections of their own: whatever keeps the others busy, a verification finds one.
-    """
-
-    database: Database
-    lookups: Database
-    peppers: Peppers
-    dsn: str
-    embedded: EmbeddedServer | None
 
 
 @dataclass(slots=True)
@@ -113,65 +78,6 @@ class Running:
         """Ask for a graceful stop."""
         self.asked_to_stop = True
         self.stopped.set()
-
-
-@asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
-    """Open the database that the settings name, starting the embedded one if they name none."""
-    async with AsyncExitStack() as stack:
-        embedded = None
-        if settings.database_url is None:
-            room = {"max_connections": str(max(CONNECTIONS_MIN, _connections(settings)))}
-            embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir, settings=room))
-            dsn = embedded.dsn()
-        else:
-            dsn = settings.database_url.get_secret_value()
-        database = await stack.enter_async_context(
-            open_database(
-                dsn,
-                pool_size=settings.pool_size,
-                timeout=settings.database_timeout,
-                statement_timeout=settings.call_timeout,
-                statement_cache_size=settings.statement_cache_size,
-            )
-        )
-        lookups = await stack.enter_async_context(
-            open_database(
-                dsn,
-                pool_size=settings.lookup_pool_size,
-                timeout=settings.database_timeout,
-                statement_cache_size=settings.statement_cache_size,
-            )
-        )
-        yield Storage(database, lookups, load_peppers(settings), dsn, embedded)
-
-
-def _connections(settings: Settings) -> int:
-    """Return how many connections all processes of a server may open: pools, one that listens, and the parent's."""
-    return (settings.workers + 1) * (settings.pool_size + settings.lookup_pool_size + 1)
-
-
-def load_peppers(settings: Settings) -> Peppers:
-    """Return the peppers of the settings; the embedded default keeps one in a file of its own, made at first start."""
-    if settings.peppers is not None:
-        current, keys = read_peppers(settings.peppers.get_secret_value())
-        return Peppers(keys, current)
-    path = settings.data_dir / PEPPER_FILE
-    with suppress(FileExistsError):
-        create_private_file(path, f"p1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
-    try:
-        current, keys = read_peppers(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError):
-        raise StartError(f"{path} can't be read or is not id:base64,…; restore it from a backup") from None
-    return Peppers(keys, current)
-
-
-async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -> None:
-    """Bring an embedded database up to date."""
-    async with storage.database.connection() as connection:
-        await migrate(connection)
-        await ensure_partitions(connection, clock(), settings.usage_accepted)
-        await pepper_trouble(connection, storage.peppers, clock())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from typing import BinaryIO, Final, NoReturn
 
 import structlog
 
-from latchkey_server.app import DATABASE_ENDED, Running, StartError, running_server
+from latchkey_server.app import DATABASE_ENDED, Running, running_server
+from latchkey_server.opening import StartError
 from latchkey_server.settings import Settings, revealed
 from latchkey_server.storage.embedded_exec import tie_to_parent
 

@@ -15,18 +15,8 @@ from typing import Final, cast
 import structlog
 from pydantic import SecretStr
 
-from latchkey_server.app import (
-    DATABASE_ENDED,
-    StartError,
-    Storage,
-    address_taken,
-    build_workspaces,
-    open_storage,
-    prepare_embedded,
-    until_closed,
-    utc_now,
-    with_port,
-)
+from latchkey_server.app import DATABASE_ENDED, address_taken, build_workspaces, until_closed, with_port
+from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, utc_now
 from latchkey_server.settings import PREFIX, Settings, write_peppers
 from latchkey_server.transport.port import held_port
 from latchkey_server.upkeep import background

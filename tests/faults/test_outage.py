@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from tests.support.service import Rejection, rejection, serving
 
 from latchkey.v1 import key_pb2, key_service_pb2, usage_pb2, usage_service_pb2, verification_pb2
-from latchkey_server.app import utc_now
+from latchkey_server.opening import utc_now
 from latchkey_server.storage.data_directory import temporary_data_dir
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.embedded import embedded_postgres

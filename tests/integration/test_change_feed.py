@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
-from latchkey_server.app import load_peppers, utc_now
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import History, instant
 from latchkey_server.domain.model import Api, Change, ChangeKind
 from latchkey_server.domain.watching import BACKLOG_MAX, Applied, Reset, Watchers
+from latchkey_server.opening import load_peppers, utc_now
 from latchkey_server.storage import change_feed
 from latchkey_server.storage.apis import ApiRepository
 from latchkey_server.storage.change_feed import ChangeFeed

@@ -22,7 +22,7 @@ from latchkey.v1 import (
     verification_pb2,
     verify_service_pb2,
 )
-from latchkey_server.app import utc_now
+from latchkey_server.opening import utc_now
 from tests.support.service import Client, Service, rejection, serving
 
 MUTABLE = (

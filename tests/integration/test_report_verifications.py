@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from latchkey.v1 import key_service_pb2, management_key_pb2, verification_pb2, verify_service_pb2
-from latchkey_server.app import utc_now
+from latchkey_server.opening import utc_now
 from tests.support.service import Client, Service, rejection
 
 Report = verify_service_pb2.ReportVerificationsRequest

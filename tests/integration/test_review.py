@@ -25,9 +25,9 @@ from latchkey.v1 import (
     usage_service_pb2,
     workspace_pb2,
 )
-from latchkey_server.app import utc_now
 from latchkey_server.domain.ids import new_id
 from latchkey_server.domain.secret import MANAGEMENT_PREFIX, new_secret
+from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.last_used import LastUsedWriter
 from tests.integration.test_keys import update

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from latchkey.v1 import key_service_pb2, usage_service_pb2, verify_service_pb2
-from latchkey_server.app import utc_now
+from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.embedded import EmbeddedServer
 from latchkey_server.storage.migrate import migrate, migrations, schema_trouble

@@ -15,16 +15,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from latchkey.v1 import key_service_pb2
-from latchkey_server.app import (
-    StartError,
-    build_authentication,
-    build_freshness,
-    build_layers,
-    open_storage,
-    running_server,
-    utc_now,
-)
+from latchkey_server.app import build_authentication, build_freshness, build_layers, running_server
 from latchkey_server.observability import Metrics
+from latchkey_server.opening import StartError, open_storage, utc_now
 from latchkey_server.upkeep import Readiness
 from tests.support.service import Bearer, Client, Service, rejection, serving, settings_for
 

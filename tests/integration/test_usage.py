@@ -19,7 +19,7 @@ from latchkey.v1 import (
     usage_service_pb2,
     workspace_pb2,
 )
-from latchkey_server.app import utc_now
+from latchkey_server.opening import utc_now
 from tests.integration.test_keys import get, revoke, update
 from tests.support.service import Client, Service, serving
 

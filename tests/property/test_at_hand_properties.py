@@ -15,7 +15,8 @@ from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import Freshness
 from latchkey_server.domain.model import KeyFields
-from latchkey_server.domain.verify import Question, Record, decide
+from latchkey_server.domain.verification import Question, Record
+from latchkey_server.domain.verify import decide
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.read_verify import read_item

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchkey_server.domain.model import KeyFields, ModelLimits
-from latchkey_server.domain.verify import CheckVerdict, Code, Question, RateLimitCost, Record, decide
+from latchkey_server.domain.verification import CheckVerdict, Code, Question, RateLimitCost, Record
+from latchkey_server.domain.verify import decide
 from tests.unit.builders import (
     NOW,
     OTHER_API_ID,

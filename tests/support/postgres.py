@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import psutil
 
-from latchkey_server.app import utc_now
+from latchkey_server.opening import utc_now
 from latchkey_server.storage.data_directory import temporary_data_dir
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres

@@ -22,8 +22,9 @@ from latchkey.v1 import (
     verify_service_pb2_grpc,
     workspace_pb2,
 )
-from latchkey_server.app import build_workspaces, running_server, utc_now
+from latchkey_server.app import build_workspaces, running_server
 from latchkey_server.domain.ports import Clock
+from latchkey_server.opening import utc_now
 from latchkey_server.settings import Settings
 
 Request = TypeVar("Request")

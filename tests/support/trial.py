@@ -10,7 +10,8 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from latchkey.v1 import verification_pb2, verify_service_pb2
-from latchkey_server.app import build_workspaces, open_storage, utc_now
+from latchkey_server.app import build_workspaces
+from latchkey_server.opening import open_storage, utc_now
 from tests.support.process import Serving, server_process
 from tests.support.service import PEPPERS, Bearer, Client, Rejection, settings_for
 

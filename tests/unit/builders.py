@@ -30,8 +30,8 @@ from latchkey_server.domain.model import (
 )
 from latchkey_server.domain.usage import UsageEvent, UsageType
 from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.verification import Question, Record
 from latchkey_server.domain.verifier import Asked
-from latchkey_server.domain.verify import Question, Record
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_000, tzinfo=UTC)
 TICK = timedelta(microseconds=1)

@@ -7,7 +7,7 @@ import pytest
 
 from latchkey_server.domain import questions
 from latchkey_server.domain.validation import Violations
-from latchkey_server.domain.verify import Question, RateLimitCost
+from latchkey_server.domain.verification import Question, RateLimitCost
 from tests.unit.builders import TICK, make_question, problems_of
 
 

@@ -11,8 +11,8 @@ from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable, InvalidField, RevisionNotReached, UnknownRateLimit
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness
 from latchkey_server.domain.model import KeyFields, Revision
+from latchkey_server.domain.verification import Code, Degradation, RateLimitCost, Record, Verdict
 from latchkey_server.domain.verifier import Item, Verifier, require_count
-from latchkey_server.domain.verify import Code, Degradation, RateLimitCost, Record, Verdict
 from tests.unit.builders import (
     KEY_ID,
     NOW,

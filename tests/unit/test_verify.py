@@ -9,7 +9,7 @@ import pytest
 
 from latchkey_server.domain.errors import UnknownRateLimit
 from latchkey_server.domain.model import KeyFields, ModelLimits
-from latchkey_server.domain.verify import (
+from latchkey_server.domain.verification import (
     CheckResult,
     CheckVerdict,
     Code,
@@ -18,9 +18,8 @@ from latchkey_server.domain.verify import (
     RateLimitCost,
     Record,
     Verdict,
-    cacheable_for,
-    decide,
 )
+from latchkey_server.domain.verify import cacheable_for, decide
 from tests.unit.builders import (
     API_ID,
     NOW,

@@ -26,7 +26,7 @@ from latchkey_server.domain.model import (
 )
 from latchkey_server.domain.usage import RollUp, StoredEvent, UsageEvent
 from latchkey_server.domain.usage_report import EventPage, UsageQuestion, UsageReport
-from latchkey_server.domain.verify import Record
+from latchkey_server.domain.verification import Record
 
 T = TypeVar("T")
 

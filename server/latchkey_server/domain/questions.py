@@ -12,7 +12,7 @@ from latchkey_server.domain.validation import (
     check_text,
     check_token,
 )
-from latchkey_server.domain.verify import NO_TIME, Question
+from latchkey_server.domain.verification import NO_TIME, Question
 
 GROUPS_MAX = 32
 RATELIMITS_MAX = 20

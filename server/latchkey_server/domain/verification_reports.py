@@ -8,7 +8,7 @@ from uuid import UUID
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.ports import Clock, Store, Transaction
 from latchkey_server.domain.validation import UNITS_MAX, Violations, check_range, check_token
-from latchkey_server.domain.verify import Code
+from latchkey_server.domain.verification import Code
 
 COUNTS_MAX = 10_000
 USES_MAX = 10_000

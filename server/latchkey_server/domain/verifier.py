@@ -11,7 +11,8 @@ from latchkey_server.domain.access import Caller
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness, Instant, age
 from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
-from latchkey_server.domain.verify import Code, Question, Record, Verdict, decide
+from latchkey_server.domain.verification import Code, Question, Record, Verdict
+from latchkey_server.domain.verify import decide
 
 ITEMS_MAX = 1_000
 

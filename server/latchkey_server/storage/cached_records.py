@@ -9,7 +9,7 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import HARD_BOUND, Confirmed, Freshness, Instant, age, meets
-from latchkey_server.domain.verify import Record
+from latchkey_server.domain.verification import Record
 from latchkey_server.storage.gather import Gather
 from latchkey_server.storage.key_cache import KeyCache
 from latchkey_server.storage.reach import Reach

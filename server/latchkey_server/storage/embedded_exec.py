@@ -32,7 +32,7 @@ def main(parent: int, uid: int, gid: int, data: Path, command: list[str]) -> Non
     # initdb refuses a current folder that it cannot read; the environment may hold secrets and PG* surprises.
     os.chdir("/")
     os.umask(0o077)
-    os.execve(command[0], command, {"LC_ALL": "C", "PATH": os.defpath})  # noqa: S606 (that is the purpose)
+    os.execve(command[0], command, {"LC_ALL": "C", "PATH": os.defpath})  # noqa: S606 (no shell, on purpose)
 
 
 def first_unreachable(path: Path) -> Path | None:

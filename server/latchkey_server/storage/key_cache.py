@@ -14,7 +14,7 @@ from lru import LRU
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Confirmed, History, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
-from latchkey_server.domain.verify import Record
+from latchkey_server.domain.verification import Record
 
 V = TypeVar("V", bound=Confirmed)
 

@@ -11,7 +11,7 @@ from latchkey_server.domain.freshness import History, Instant
 from latchkey_server.domain.model import Balance, Holder, Identity, Key
 from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
-from latchkey_server.domain.verify import Record
+from latchkey_server.domain.verification import Record
 from latchkey_server.storage.database import Connection, Database, Row
 from latchkey_server.storage.keys import KeyRepository
 from latchkey_server.storage.management_keys import MANAGEMENT_KEY_COLUMNS, management_key_of

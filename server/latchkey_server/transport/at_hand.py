@@ -18,7 +18,8 @@ from typing import Final
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
-from latchkey_server.domain.verify import Code, Question, Record, decide
+from latchkey_server.domain.verification import Code, Question, Record
+from latchkey_server.domain.verify import decide
 from latchkey_server.observability import Count, Metrics
 from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.read_verify import KEY_TAG, ONE_BYTE_LENGTH, remembered

@@ -3,6 +3,7 @@
 from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import ids
 from latchkey_server.domain.validation import Violations, require_number
+from latchkey_server.domain.verification import Code
 from latchkey_server.domain.verification_reports import (
     COUNTS_MAX,
     USES_MAX,
@@ -10,7 +11,6 @@ from latchkey_server.domain.verification_reports import (
     OutcomeCount,
     VerificationReport,
 )
-from latchkey_server.domain.verify import Code
 from latchkey_server.transport.wire import read_enum, read_id, required_time
 
 

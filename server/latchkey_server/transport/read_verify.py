@@ -16,8 +16,8 @@ from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.model import Revision
 from latchkey_server.domain.questions import GROUPS_MAX, RATELIMITS_MAX, TAGS_MAX
 from latchkey_server.domain.validation import Violations, counted
+from latchkey_server.domain.verification import Question, RateLimitCost
 from latchkey_server.domain.verifier import Asked, Item
-from latchkey_server.domain.verify import Question, RateLimitCost
 from latchkey_server.transport.wire import read_duration, read_id, read_money
 
 KEY_TAG: Final = 0x0A

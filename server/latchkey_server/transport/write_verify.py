@@ -17,8 +17,8 @@ from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import History
 from latchkey_server.domain.model import Revision
+from latchkey_server.domain.verification import Code, Degradation, Record, Verdict
 from latchkey_server.domain.verifier import Answer, Item
-from latchkey_server.domain.verify import Code, Degradation, Record, Verdict
 from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.convert_key import model_limits_message, spend_message
 from latchkey_server.transport.status import status_of

@@ -1,0 +1,95 @@
+"""What a server stands on, opened for any command: the database, embedded or not, its pools, and the peppers."""
+
+import base64
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from latchkey_server.domain.ports import Clock
+from latchkey_server.domain.secret import Peppers
+from latchkey_server.settings import Settings, read_peppers
+from latchkey_server.storage.database import Database, open_database
+from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.migrate import migrate
+from latchkey_server.storage.partitions import ensure_partitions
+from latchkey_server.storage.peppers import pepper_trouble
+from latchkey_server.storage.private_file import create_private_file
+
+PEPPER_FILE = "peppers"
+CONNECTIONS_MIN = 100
+"""What an embedded PostgreSQL always has room for."""
+
+
+class StartError(Exception):
+    """One line for the operator: why the server can't start, or can't go on."""
+
+
+def utc_now() -> datetime:
+    """Return the time now."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """An open database with the peppers that its hashes are made with; ``dsn`` is never shown.
+
+    Look-ups have connections of their own: whatever keeps the others busy, a verification finds one.
+    """
+
+    database: Database
+    lookups: Database
+    peppers: Peppers
+    dsn: str
+    embedded: EmbeddedServer | None
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+    """Open the database that the settings name, starting the embedded one if they name none."""
+    async with AsyncExitStack() as stack:
+        embedded = None
+        if settings.database_url is None:
+            room = {"max_connections": str(max(CONNECTIONS_MIN, _connections(settings)))}
+            embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir, settings=room))
+            dsn = embedded.dsn()
+        else:
+            dsn = settings.database_url.get_secret_value()
+        pool = partial(
+            open_database, dsn, timeout=settings.database_timeout, statement_cache_size=settings.statement_cache_size
+        )
+        database = await stack.enter_async_context(
+            pool(pool_size=settings.pool_size, statement_timeout=settings.call_timeout)
+        )
+        lookups = await stack.enter_async_context(pool(pool_size=settings.lookup_pool_size))
+        yield Storage(database, lookups, load_peppers(settings), dsn, embedded)
+
+
+def _connections(settings: Settings) -> int:
+    """Return how many connections all processes of a server may open: pools, one that listens, and the parent's."""
+    return (settings.workers + 1) * (settings.pool_size + settings.lookup_pool_size + 1)
+
+
+def load_peppers(settings: Settings) -> Peppers:
+    """Return the peppers of the settings; the embedded default keeps one in a file of its own, made at first start."""
+    if settings.peppers is not None:
+        current, keys = read_peppers(settings.peppers.get_secret_value())
+        return Peppers(keys, current)
+    path = settings.data_dir / PEPPER_FILE
+    with suppress(FileExistsError):
+        create_private_file(path, f"p1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+    try:
+        current, keys = read_peppers(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        raise StartError(f"{path} can't be read or is not id:base64,…; restore it from a backup") from None
+    return Peppers(keys, current)
+
+
+async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -> None:
+    """Bring an embedded database up to date."""
+    async with storage.database.connection() as connection:
+        await migrate(connection)
+        await ensure_partitions(connection, clock(), settings.usage_accepted)
+        await pepper_trouble(connection, storage.peppers, clock())
