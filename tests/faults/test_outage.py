@@ -6,13 +6,15 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 import grpc
+import pytest
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tests.support.service import Rejection, rejection, serving
 
 from latchkey.v1 import key_pb2, key_service_pb2, usage_pb2, usage_service_pb2, verification_pb2
+from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.data_directory import temporary_data_dir
-from latchkey_server.storage.database import open_database
+from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded import embedded_postgres
 from latchkey_server.storage.migrate import migrate
 
@@ -79,6 +81,28 @@ async def test_connections_that_the_database_ends_cost_no_more_than_a_retry(dsn:
             assert isinstance(answer, verification_pb2.Verification)
             assert answer.valid
         await connection.close()
+
+
+async def test_a_connection_that_the_driver_gave_back_by_itself_is_an_outage_like_any_other(dsn: str) -> None:
+    killer = await asyncpg.connect(dsn)
+    async with open_database(dsn, pool_size=1, timeout=30) as database:
+        with pytest.raises(DatabaseUnavailable):
+            await lose_a_connection(database, killer)
+        async with database.connection() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    await killer.close()
+
+
+async def lose_a_connection(database: Database, killer: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Use a connection until the driver has noticed that the database ended it, and then fail as its caller would."""
+    gone = asyncio.Event()
+    async with database.connection() as connection:
+        connection.add_termination_listener(lambda _connection: gone.set())
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        await killer.execute("SELECT pg_terminate_backend($1)", pid)
+        async with asyncio.timeout(30):
+            await gone.wait()
+        raise ConnectionResetError
 
 
 async def test_cancelled_and_timed_out_calls_leak_no_connection(dsn: str) -> None:

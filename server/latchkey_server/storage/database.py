@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -65,8 +65,10 @@ class Database:
             whole = True
             raise
         finally:
-            if not whole and not connection.is_closed():
-                connection.terminate()
+            if not whole:
+                # One that the server has ended may have gone back to the pool by itself already.
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
             await self._pool.release(connection)
 
     @asynccontextmanager
