@@ -49,7 +49,7 @@ from latchkey_server.transport.interceptors import Authentication, Deadline, Err
 from latchkey_server.transport.key_servicer import KeyServicer
 from latchkey_server.transport.server import Services, Tls, TlsError, build_server, listen
 from latchkey_server.transport.shortcut import shortcuts
-from latchkey_server.transport.stack import Layer
+from latchkey_server.transport.stack import Layer, Stack
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import Verifications, VerifyServicer
 from latchkey_server.upkeep import Readiness, Upkeep, Watch, background
@@ -154,10 +154,10 @@ async def running_server(
         freshness = build_freshness(storage, settings, clock)
         tell_freshness(metrics, freshness)
         authentication = build_authentication(freshness, settings, readiness, clock)
-        layers = build_layers(freshness, settings, metrics, authentication)
-        at_hand = AtHand(freshness.records, last_used, metrics, clock, instant)
+        layers = Stack(build_layers(freshness, settings, metrics, authentication))
+        at_hand = AtHand(freshness.records, last_used, metrics, clock)
         services = build_services(storage, freshness, settings, metrics, last_used, at_hand, clock)
-        ways = shortcuts(at_hand, authentication, metrics)
+        ways = shortcuts(at_hand, authentication, metrics, instant, layers)
         await health.set_all(serving=False)
         server = build_server(
             services, layers, ways, health, channelz_on=settings.channelz, port_shared=worker is not None
@@ -228,7 +228,7 @@ def build_services(
     return Services(
         keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
         verify=VerifyServicer(
-            Verifications(Verifier(freshness.records, last_used, clock, instant), at_hand, metrics),
+            Verifications(Verifier(freshness.records, last_used, clock, instant), at_hand, metrics, instant),
             VerificationReports(store, clock),
             freshness.watchers,
             freshness.feed,
@@ -243,7 +243,7 @@ def build_authentication(
     freshness: Freshness, settings: Settings, readiness: Readiness, clock: Clock
 ) -> Authentication:
     """Return what finds out who calls."""
-    return Authentication(freshness.records, clock, instant, lambda: readiness.ready, settings.call_timeout)
+    return Authentication(freshness.records, clock, instant, readiness, settings.call_timeout)
 
 
 def build_layers(

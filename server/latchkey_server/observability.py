@@ -3,13 +3,15 @@
 import logging
 import re
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any
+from itertools import accumulate
+from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _SECRET_NAMES = frozenset({"secret", "key", "authorization", "owner_secret", "dsn", "database_url", "peppers"})
@@ -82,9 +84,60 @@ class Verdicts(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the numbers as they are now."""
         family = CounterMetricFamily("latchkey_verifications", "Verifications decided, by code.", labels=["code"])
-        for code, count in self._counts.items():
+        for code, count in list(self._counts.items()):
             family.add_metric([code], count.value)
         yield family
+
+
+_BOUNDS: Final = tuple(Histogram.DEFAULT_BUCKETS)
+
+
+class Timing:
+    """How long calls of one method took that ended in one status, and so how many they were."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * len(_BOUNDS)
+        self.seconds = 0.0
+
+    def add(self, took: float) -> None:
+        """Count a call and its seconds."""
+        self.buckets[bisect_left(_BOUNDS, took)] += 1
+        self.seconds += took
+
+
+class Calls(Collector):
+    """Calls by method and status, and their times by method, in plain numbers as well."""
+
+    def __init__(self) -> None:
+        self._timings: dict[tuple[str, str], Timing] = {}
+
+    def timing(self, method: str, code: str) -> Timing:
+        """Return what times the calls of a method that end in a status."""
+        return self._timings.setdefault((method, code), Timing())
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the numbers as they are now."""
+        counts = CounterMetricFamily(
+            "latchkey_calls", "RPCs answered, by method and status.", labels=["method", "code"]
+        )
+        times = HistogramMetricFamily(
+            "latchkey_call_seconds", "Time from request to answer, by method.", labels=["method"]
+        )
+        # Calls go on in another thread meanwhile: what is told is what is copied here.
+        timings = [(at, list(timing.buckets), timing.seconds) for at, timing in list(self._timings.items())]
+        for at, buckets, _ in timings:
+            counts.add_metric(at, sum(buckets))
+        for method in dict.fromkeys(method for (method, _), _, _ in timings):
+            ours = [(buckets, seconds) for (of, _), buckets, seconds in timings if of == method]
+            below = accumulate(map(sum, zip(*(buckets for buckets, _ in ours), strict=True)))
+            named = [
+                ("+Inf" if bound == float("inf") else str(bound), count)
+                for bound, count in zip(_BOUNDS, below, strict=True)
+            ]
+            times.add_metric([method], named, sum(seconds for _, seconds in ours))
+        return counts, times
 
 
 class Metrics:
@@ -92,29 +145,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._calls = Counter(
-            "latchkey_calls", "RPCs answered, by method and status.", ["method", "code"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "latchkey_call_seconds", "Time from request to answer, by method.", ["method"], registry=self.registry
-        )
+        self.calls = Calls()
         self.verdicts = Verdicts()
+        self.registry.register(self.calls)
         self.registry.register(self.verdicts)
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Tell a value as it is whenever metrics are read."""
         Gauge(name, description, registry=self.registry).set_function(value)
-
-    def calls(self, method: str) -> Callable[[str, float], None]:
-        """Return what counts a call of ``method``: status name and seconds."""
-        seconds = self._seconds.labels(method)
-        counters: dict[str, Counter] = {}
-
-        def observe(code: str, took: float) -> None:
-            counter = counters.get(code)
-            if counter is None:
-                counter = counters[code] = self._calls.labels(method, code)
-            counter.inc()
-            seconds.observe(took)
-
-        return observe

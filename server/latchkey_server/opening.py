@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 
 from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
@@ -27,9 +28,8 @@ class StartError(Exception):
     """One line for the operator: why the server can't start, or can't go on."""
 
 
-def utc_now() -> datetime:
-    """Return the time now."""
-    return datetime.now(UTC)
+utc_now: Final[Clock] = partial(datetime.now, UTC)
+"""Return the time now."""
 
 
 @dataclass(frozen=True, slots=True)

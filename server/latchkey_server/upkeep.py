@@ -36,11 +36,12 @@ class Readiness:
 
     def __init__(self) -> None:
         self.trouble: str | None = "starting"
+        self.ready = False
+        """Whether calls are answered; every call looks at it."""
 
-    @property
-    def ready(self) -> bool:
-        """Tell whether calls are answered."""
-        return self.trouble is None
+    def tell(self, trouble: str | None) -> None:
+        """Say what the trouble is, or that there is none."""
+        self.trouble, self.ready = trouble, trouble is None
 
 
 async def trouble_of(connection: Connection, peppers: Peppers, clock: Clock) -> str | None:
@@ -104,7 +105,7 @@ class Watch:
                 log.error("not serving", reason=trouble)
             else:
                 log.info("serving")
-        self._readiness.trouble = trouble
+        self._readiness.tell(trouble)
 
 
 class Upkeep:

@@ -360,7 +360,7 @@ async def test_whoever_waits_to_be_caught_up_is_told_of_an_outage(
 
 async def test_health_is_told_of_an_outage_that_begins_during_a_look_at_the_schema(dsn: str) -> None:
     health, reach, readiness = Health(), Reach(), Readiness()
-    readiness.trouble = None
+    readiness.tell(None)
     peppers = load_peppers(settings_for(dsn))
     async with open_database(dsn, pool_size=1, timeout=PATIENCE * 2) as database:
         while_lost = timedelta(seconds=60)

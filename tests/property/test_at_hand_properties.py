@@ -50,11 +50,17 @@ LEAPS = [-timedelta(days=1), -TICK, timedelta(0), TICK, timedelta(seconds=59, da
 class OneRecord:
     """A source that has one record at hand, whatever is asked for."""
 
-    kept: Record
+    record_kept: Record
     touched: list[tuple[UUID, UUID, datetime]] = field(default_factory=list)
 
+    def kept(self, sha256: bytes, /) -> Record | None:
+        return self.record_kept
+
+    def kept_credential(self, sha256: bytes, /) -> Credential | None:
+        raise NotImplementedError
+
     def fresh(self, sha256: bytes, at: float) -> Record | None:
-        return self.kept
+        return self.record_kept
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         raise NotImplementedError
@@ -120,12 +126,12 @@ def test_the_short_way_answers_what_the_long_way_would(
     item = read_item(raw)
     assert isinstance(item, tuple)
     source, now = OneRecord(record), [NOW]
-    short = AtHand(source, source, Metrics(), lambda: now[0], lambda: 0.0)
+    short = AtHand(source, source, Metrics(), lambda: now[0])
 
     for caller in callers:
         for leap in (timedelta(0), *leaps):
             now[0] += leap
-            answer = short.result(raw, caller)
+            answer = short.result(raw, caller, 0.0)
             if answer is None:
                 continue
             verdict = decide(record, item.question, caller, now[0])
@@ -143,9 +149,9 @@ def test_a_question_that_was_read_before_is_answered_the_short_way() -> None:
     raw = request_of(make_question()).SerializeToString()
     read_item(raw)
     source = OneRecord(make_record())
-    short = AtHand(source, source, Metrics(), lambda: NOW, lambda: 0.0)
+    short = AtHand(source, source, Metrics(), lambda: NOW)
 
-    answers = [short.result(raw, CALLERS[0]) for _ in range(3)]
+    answers = [short.result(raw, CALLERS[0], 0.0) for _ in range(3)]
 
     assert None not in answers
     assert len(source.touched) == 1

@@ -45,6 +45,12 @@ class FakeSource:
     meanwhile: dict[bytes, Record] = field(default_factory=dict)
     """What comes to hand while somebody waits."""
 
+    def kept(self, sha256: bytes, /) -> Record | None:
+        raise NotImplementedError
+
+    def kept_credential(self, sha256: bytes, /) -> Credential | None:
+        raise NotImplementedError
+
     def fresh(self, sha256: bytes, at: float) -> Record | None:
         return self.at_hand.get(sha256)
 

@@ -5,7 +5,9 @@ record says is confirmed at the instant *before* the query that read it, or that
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -21,9 +23,8 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 Instant = float
 
 
-def instant() -> Instant:
-    """Return the instant that it is."""
-    return time.clock_gettime(_CLOCK)
+instant: Final[Callable[[], Instant]] = partial(time.clock_gettime, _CLOCK)
+"""Return the instant that it is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +81,12 @@ def age(known: Confirmed, at: Instant) -> float:
     """Return the seconds since what is known was last confirmed; endless once it was dropped."""
     history = known.history
     return at - NEVER if history.dropped else at - max(history.confirmed_at, known.read_at)
+
+
+def confirmed(known: Confirmed, at: Instant) -> bool:
+    """Tell whether what is known was confirmed within the hard bound."""
+    # What is nearly always so comes first: once dropped, a history was never confirmed.
+    return at - known.history.confirmed_at <= HARD_BOUND or age(known, at) <= HARD_BOUND
 
 
 def seen_revision(known: Confirmed) -> int:

@@ -254,6 +254,14 @@ class Reports(Protocol):
 class RecordSource(Protocol):
     """Where verifications get what is known of secrets, and callers their credentials, never staler than promised."""
 
+    def kept(self, sha256: bytes, /) -> Record | None:
+        """Return what is kept in memory of a secret, however old; never waits."""
+        ...
+
+    def kept_credential(self, sha256: bytes, /) -> Credential | None:
+        """Return what is kept of a management secret, likewise."""
+        ...
+
     def fresh(self, sha256: bytes, at: Instant) -> Record | None:
         """Return what is known of a secret if it is at hand and, at an instant, within the hard bound; never waits."""
         ...

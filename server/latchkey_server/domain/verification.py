@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from latchkey_server.domain.freshness import HARD_BOUND, Confirmed, Freshness, History, Instant
@@ -119,7 +119,7 @@ class Record(Confirmed):
     """Whether transport has answered about this record before."""
     wire: tuple[bytes, bytes] | None = field(default=None, compare=False, repr=False)
     """Where transport keeps what every answer about this record has in common, once there was more than one."""
-    ready: object | None = field(default=None, compare=False, repr=False)
+    ready: Any = field(default=None, compare=False, repr=False)
     """Where transport keeps its last answer about this record."""
 
     def __post_init__(self) -> None:

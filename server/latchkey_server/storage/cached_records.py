@@ -8,7 +8,7 @@ from uuid import UUID
 from latchkey_server.domain import errors
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
-from latchkey_server.domain.freshness import HARD_BOUND, Confirmed, Freshness, Instant, age, meets
+from latchkey_server.domain.freshness import HARD_BOUND, Confirmed, Freshness, Instant, age, confirmed, meets
 from latchkey_server.domain.verification import Record
 from latchkey_server.storage.gather import Gather
 from latchkey_server.storage.key_cache import KeyCache
@@ -32,7 +32,7 @@ class CachedRecords:
         self._reach = reach
         self._stale_max = max(stale_if_error.total_seconds(), HARD_BOUND)
         self._instant = instant
-        self._kept_record, self._kept_credential = cache.records.get, cache.credentials.get
+        self.kept, self.kept_credential = cache.records.get, cache.credentials.get
         self._records = Gather(self._load_records)
         self._credentials = Gather(self._load_credentials)
         self._revisions = Gather(self._load_revisions)
@@ -40,11 +40,8 @@ class CachedRecords:
             reach.on_lost(partial(gather.fail, DatabaseUnavailable))
 
     def fresh(self, sha256: bytes, at: Instant) -> Record | None:
-        record = self._kept_record(sha256)
-        # What is nearly always so comes first: once dropped, a history was never confirmed.
-        if record is None or at - record.history.confirmed_at <= HARD_BOUND or age(record, at) <= HARD_BOUND:
-            return record
-        return None
+        record = self.kept(sha256)
+        return record if record is not None and confirmed(record, at) else None
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         at = self._instant()
@@ -75,14 +72,8 @@ class CachedRecords:
         return found
 
     def fresh_credential(self, sha256: bytes, at: Instant) -> Credential | None:
-        credential = self._kept_credential(sha256)
-        if (
-            credential is None
-            or at - credential.history.confirmed_at <= HARD_BOUND
-            or age(credential, at) <= HARD_BOUND
-        ):
-            return credential
-        return None
+        credential = self.kept_credential(sha256)
+        return credential if credential is not None and confirmed(credential, at) else None
 
     async def credential(self, sha256: bytes) -> Credential | None:
         at = self._instant()

@@ -10,13 +10,13 @@ that each function called and each object touched costs several times what it do
 longer than elsewhere, and touch less.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
 from latchkey_server.domain.access import Caller
-from latchkey_server.domain.freshness import Instant
+from latchkey_server.domain.freshness import HARD_BOUND, Instant, confirmed
 from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
 from latchkey_server.domain.verification import Code, Question, Record
 from latchkey_server.domain.verify import decide
@@ -35,6 +35,7 @@ from latchkey_server.transport.write_verify import (
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 _TICK: Final = timedelta(milliseconds=1)
+_ONE_MAX: Final = ANSWER_MAX - 2 * TAG_BYTES
 
 
 class Ready:
@@ -69,74 +70,91 @@ class AtHand:
         last_used: LastUsed,
         metrics: Metrics,
         clock: Clock,
-        instant: Callable[[], Instant],
     ) -> None:
-        self._fresh = source.fresh
+        self._kept = source.kept
         self._last_used = last_used
         self._verdicts = metrics.verdicts
         self._clock = clock
-        self._instant = instant
         self._tick = self._tick_end = datetime.min.replace(tzinfo=UTC)
         self._decided = b""
         self._minute = 0
 
-    def result(self, raw: bytes, caller: Caller) -> bytes | None:
+    def result(self, raw: bytes, caller: Caller, at: Instant) -> bytes | None:
         """Return the VerifyResponse to a VerifyRequest, or None if it has to go the long way."""
-        results = self.results((raw,), caller)
-        return None if results is None else results[0]
-
-    def results(self, raws: Sequence[bytes], caller: Caller) -> list[bytes] | None:
-        """Return the VerifyResults of a batch, or None if any of it has to go the long way; nothing is noted then."""
-        now, at = self._clock(), self._instant()
+        now = self._clock()
         if not self._tick <= now < self._tick_end:
             self._begin_tick(now)
-        decided, decided_size, room = self._decided, len(self._decided), ANSWER_MAX
+        record = self._answerable(raw, caller, now, at)
+        if record is None:
+            return None
+        ready, revision, decided = record.ready, record.history.wire, self._decided
+        if revision is None or revision[0] != record.history.revision or record.revision > revision[0]:
+            revision = _revision(record)
+        body = ready.body
+        size = len(body) + len(revision[1]) + len(decided)
+        if size > _ONE_MAX:
+            return None
+        ready.count.value += 1
+        if record.used_minute != self._minute and ready.noted:
+            self._touch(record, now)
+        return b"".join((RESULT_TAG, varint(size), body, revision[1], decided))
+
+    def results(self, raws: Sequence[bytes], caller: Caller, at: Instant) -> list[bytes] | None:
+        """Return the VerifyResults of a batch, or None if any of it has to go the long way; nothing is noted then."""
+        now, room = self._clock(), ANSWER_MAX
+        if not self._tick <= now < self._tick_end:
+            self._begin_tick(now)
         results: list[bytes] = []
-        used: list[tuple[Record, Ready]] = []
+        used: list[Record] = []
         for raw in raws:
-            if len(raw) < 3 or raw[0] != KEY_TAG or raw[1] >= ONE_BYTE_LENGTH or not raw.isascii():
-                return None
-            end = raw[1] + 2
-            question = remembered(raw[end:])
-            if question is None or not 2 < end <= len(raw):
-                return None
-            record = self._fresh(hashlib.sha256(raw[2:end]).digest(), at)
+            record = self._answerable(raw, caller, now, at)
             if record is None:
                 return None
-            ready = record.ready
-            if (
-                ready.__class__ is not Ready
-                or ready.question is not question
-                or ready.caller is not caller
-                or not ready.since <= now < ready.until
-            ):
-                ready = record.ready = self._make_ready(record, question, caller, now)
-                if ready is None:
-                    return None
-                if ready.since > self._tick:
-                    # The time told must not lie before what the verdict rests on.
-                    self._begin_tick(now)
-                    decided, decided_size = self._decided, len(self._decided)
-            history, body = record.history, ready.body
-            revision = history.wire
-            if revision is None or revision[0] != history.revision or record.revision > history.revision:
-                revision = revision_bytes(history, max(history.revision, record.revision))
-            size = len(body) + len(revision[1]) + decided_size
+            ready, revision, decided = record.ready, record.history.wire, self._decided
+            if revision is None or revision[0] != record.history.revision or record.revision > revision[0]:
+                revision = _revision(record)
+            body = ready.body
+            size = len(body) + len(revision[1]) + len(decided)
             room -= size + 2 * TAG_BYTES
             results.append(b"".join((RESULT_TAG, varint(size), body, revision[1], decided)))
-            used.append((record, ready))
+            used.append(record)
         if room < 0:
             return None
-        self._note(used, now)
+        for record in used:
+            record.ready.count.value += 1
+            if record.used_minute != self._minute and record.ready.noted:
+                self._touch(record, now)
         return results
 
-    def _note(self, used: Sequence[tuple[Record, Ready]], now: datetime) -> None:
-        minute = self._minute
-        for record, ready in used:
-            ready.count.value += 1
-            if record.used_minute != minute and ready.noted:
-                record.used_minute = minute
-                self._last_used.touch(record.key.workspace_id, record.key.key_id, now)
+    def _answerable(self, raw: bytes, caller: Caller, now: datetime, at: Instant) -> Record | None:
+        """Return the record that a request asks for, with its answer to just this ready, or None."""
+        if len(raw) < 3 or raw[0] != KEY_TAG or raw[1] >= ONE_BYTE_LENGTH or not raw.isascii():
+            return None
+        end = raw[1] + 2
+        question = remembered(raw[end:])
+        if question is None or not 2 < end <= len(raw):
+            return None
+        record = self._kept(sha256(raw[2:end]).digest())
+        if record is None or not (at - record.history.confirmed_at <= HARD_BOUND or confirmed(record, at)):
+            return None
+        ready: Ready | None = record.ready
+        if (
+            ready is None
+            or ready.question is not question
+            or ready.caller is not caller
+            or not ready.since <= now < ready.until
+        ):
+            ready = record.ready = self._make_ready(record, question, caller, now)
+            if ready is None:
+                return None
+            if ready.since > self._tick:
+                # The time told must not lie before what the verdict rests on.
+                self._begin_tick(now)
+        return record
+
+    def _touch(self, record: Record, now: datetime) -> None:
+        record.used_minute = self._minute
+        self._last_used.touch(record.key.workspace_id, record.key.key_id, now)
 
     def _begin_tick(self, now: datetime) -> None:
         """Serialise a time of decision for all decisions of a millisecond."""
@@ -156,6 +174,10 @@ class AtHand:
         # The second shape of a question: what all of them have in common is now worth keeping.
         body = lasting_bytes(verdict, record, question.omit_metadata, keep=record.ready is not None)
         return Ready(question, caller, (since, until), body, self._verdicts.count(verdict.code.name), noted)
+
+
+def _revision(record: Record) -> tuple[int, bytes]:
+    return revision_bytes(record.history, max(record.history.revision, record.revision))
 
 
 def _unaltered(record: Record, now: datetime) -> tuple[datetime, datetime]:

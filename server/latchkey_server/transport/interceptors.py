@@ -5,23 +5,21 @@ import itertools
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
 import grpc
 import structlog
 from grpc.aio import AbortError
-from lru import LRU
 
 from latchkey.rules import secret_sha256
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller, require_role
-from latchkey_server.domain.credentials import accept, bearer_secret, bearer_text
+from latchkey_server.domain.credentials import accept, bearer_secret
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.freshness import Instant
+from latchkey_server.domain.freshness import HARD_BOUND, Instant, confirmed
 from latchkey_server.domain.ids import MANAGEMENT_KEY, format_id
 from latchkey_server.domain.ports import Clock, RecordSource
 from latchkey_server.domain.validation import TOKEN
@@ -42,8 +40,6 @@ UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerificati
 LOOKUPS = frozenset({"Verify", "BatchVerify"})
 """Methods that wait for nothing but look-ups."""
 
-# Callers are few, and gRPC keeps their headers in its own tables for as long as their connections last.
-_ADMITTED_MAX = 256
 # What is kept of a caller's time to tell them in, of a busy machine too.
 _SHAVED_MIN, _SHAVED_SHARE, _SHAVED_MAX = 0.02, 0.05, 0.2
 # Statuses that are the server's own trouble.
@@ -151,8 +147,7 @@ def measure(metrics: Metrics) -> Observe:
     """Return the layer that counts and times calls by method and status."""
 
     def observer_of(method: str) -> Observer:
-        count = metrics.calls(method)
-        return lambda code, seconds: count(code.name, seconds)
+        return lambda code, seconds: metrics.calls.timing(method, code.name).add(seconds)
 
     return Observe("metrics", observer_of)
 
@@ -172,6 +167,12 @@ def log_calls() -> Observe:
     return Observe("log", observer_of)
 
 
+class Readiness(Protocol):
+    """Tells whether calls are answered."""
+
+    ready: bool
+
+
 class Authentication:
     """Finds out who calls and whether their role allows the method; health and reflection are open to all."""
 
@@ -182,15 +183,15 @@ class Authentication:
         source: RecordSource,
         clock: Clock,
         instant: Callable[[], Instant],
-        ready: Callable[[], bool],
+        readiness: Readiness,
         default_seconds: float,
     ) -> None:
         self._source = source
+        self._kept = source.kept_credential
         self._clock = clock
         self._instant = instant
-        self._ready = ready
+        self._readiness = readiness
         self._default = default_seconds
-        self._admitted: LRU[str | None, bytes] = LRU(_ADMITTED_MAX)
 
     def unary(self, method: str, inner: Unary) -> Unary:
         if not method.startswith(SERVICES):
@@ -216,7 +217,7 @@ class Authentication:
         return handle
 
     async def _authenticate(self, context: Context, method: str) -> None:
-        if not self._ready():
+        if not self._readiness.ready:
             raise errors.ServerNotReady
         sha256 = secret_sha256(bearer_secret(metadata_of("authorization")))
         call = current_call.get()
@@ -243,24 +244,23 @@ class Authentication:
         require_role(call.caller, method)
         return True
 
-    def at_once(self, method: str, authorization: str | None) -> Caller | None:
+    def knows(self, sha256: bytes, at: Instant) -> bool:
+        """Tell whether a credential is at hand, good or not."""
+        return self._source.fresh_credential(sha256, at) is not None
+
+    def at_once(self, method: str, sha256: bytes, at: Instant) -> Caller | None:
         """Return the caller if everything is at hand and nothing is wrong, else None."""
-        sha256 = self._admitted.get(authorization)
-        if sha256 is None:
-            self._admit(authorization)
-            return None
-        credential = self._source.fresh_credential(sha256, self._instant())
-        if credential is None or not credential.usable or method not in credential.methods or not self._ready():
+        credential = self._kept(sha256)
+        if (
+            credential is None
+            or not (at - credential.history.confirmed_at <= HARD_BOUND or confirmed(credential, at))
+            or not credential.usable
+            or method not in credential.methods
+            or not self._readiness.ready
+        ):
             return None
         end_time = credential.end_time
         return credential.caller if end_time is None or self._clock() < end_time else None
-
-    def _admit(self, authorization: str | None) -> None:
-        """Remember the hash of a credential that is known, so that the next call need not make it again."""
-        with suppress(LatchkeyError):
-            sha256 = secret_sha256(bearer_text(authorization))
-            if self._source.fresh_credential(sha256, self._instant()) is not None:
-                self._admitted[authorization] = sha256
 
 
 class Deadline:
@@ -305,18 +305,17 @@ def _bound(context: Context, default: float) -> float:
 
 
 def _begin(context: Context) -> None:
-    call_id = new_call_id(metadata_of("x-request-id"))
+    call_id = next(call_ids(metadata_of("x-request-id")))
     current_call.set(Call(call_id, context.peer()))
     context.set_trailing_metadata(((REQUEST_ID_KEY, call_id),))
 
 
-_PROCESS_ID = secrets.token_hex(8)
-_calls = itertools.count(1)
+_NEW_IDS: Final = map(f"{secrets.token_hex(8)}{{:08x}}".format, itertools.count(1))
 
 
-def new_call_id(asked: str | None) -> str:
-    """Return the id that the caller asked for, if it is a sound one, or one that no other call has."""
-    return asked if asked and TOKEN.fullmatch(asked) else f"{_PROCESS_ID}{next(_calls):08x}"
+def call_ids(asked: str | None) -> Iterator[str]:
+    """Return what gives a call the id that its caller asked for, if it is a sound one, or one that no other has."""
+    return itertools.repeat(asked) if asked and TOKEN.fullmatch(asked) else _NEW_IDS
 
 
 def metadata_of(key: str) -> str | None:

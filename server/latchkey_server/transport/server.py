@@ -1,7 +1,7 @@
 """The gRPC server: services, reflection, health, and what limits a connection."""
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any, Final, cast
 
 import grpc
 from google.protobuf import descriptor_pool
-from grpc_channelz.v1 import channelz
+from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from latchkey.v1 import (
     admin_service_pb2,
@@ -25,7 +25,7 @@ from latchkey.v1 import (
 from latchkey_server.transport.admin_servicer import AdminServicer
 from latchkey_server.transport.health import Health
 from latchkey_server.transport.key_servicer import KeyServicer
-from latchkey_server.transport.stack import Layer, Shortcut, Stack
+from latchkey_server.transport.stack import Stack
 from latchkey_server.transport.usage_servicer import UsageServicer
 from latchkey_server.transport.verify_servicer import VerifyServicer
 
@@ -71,37 +71,20 @@ class Tls:
     client_ca: Path | None = None
 
 
-class _Generic:
-    """Takes services by their generic handlers only.
-
-    For each method that is registered by its name, gRPC's aio server waits on a future of its own with every call:
-    forty of them cost more than the verification.
-    """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers(generic_rpc_handlers)
-
-    def add_registered_method_handlers(self, _service_name: str, _method_handlers: Any) -> None:
-        """Register nothing."""
-
-
 def build_server(
     services: Services,
-    layers: Sequence[Layer],
-    shortcuts: Mapping[str, Shortcut],
+    stack: Stack,
+    shortcuts: Sequence[grpc.GenericRpcHandler],
     health: Health,
     *,
     channelz_on: bool,
     port_shared: bool = False,
 ) -> grpc.aio.Server:
     """Return a server with every service registered, not started; the workers of one parent share their port."""
-    server = grpc.aio.server(interceptors=[Stack(layers, shortcuts)], options=options(port_shared))
-    generic = cast(grpc.aio.Server, _Generic(server))
+    # The stack is all of a server that a service needs to be added.
+    generic = cast(grpc.aio.Server, stack)
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, generic)
-    generic.add_generic_rpc_handlers(
+    stack.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("latchkey.v1.VerifyService", dict(services.verify.handlers())),)
     )
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(services.usage, generic)
@@ -117,10 +100,14 @@ def build_server(
             (health_pb2.DESCRIPTOR, "Health"),
         )
     ]
-    descriptors = cast(descriptor_pool.DescriptorPool, _Descriptors())
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server, descriptors)
+    reflected = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME], _Descriptors())
+    # Not by enable_server_reflection, which registers its method by name where it is given gRPC's own server.
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, generic)  # type: ignore[no-untyped-call]
     if channelz_on:
-        channelz.add_channelz_servicer(server)
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), generic)
+    server = grpc.aio.server(options=options(port_shared))
+    # The first that has a handler for a call answers it.
+    server.add_generic_rpc_handlers((*shortcuts, stack))
     return server
 
 

@@ -4,61 +4,139 @@ Nothing is left out: it gets its id, its caller is authenticated, it is counted 
 or would be refused, goes the long way.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from typing import Any
 
+import grpc
+from lru import LRU
+
+from latchkey.rules import secret_sha256
 from latchkey_server.domain.access import Caller
+from latchkey_server.domain.credentials import bearer_text
 from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.verifier import ITEMS_MAX
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
-from latchkey_server.transport.interceptors import Authentication, new_call_id
+from latchkey_server.transport.interceptors import Authentication, call_ids
 from latchkey_server.transport.raw_frames import read_batch, write_batch
-from latchkey_server.transport.stack import Context, current_metadata
+from latchkey_server.transport.stack import Context, Stack
 from latchkey_server.transport.status import REQUEST_ID_KEY
 
 _SERVICE = "/latchkey.v1.VerifyService/"
+# Callers are few, and gRPC keeps their headers in its own tables for as long as their connections last.
+_CALLERS_MAX = 256
 
-Answer = Callable[[bytes, Caller], bytes | None]
+Answer = Callable[[bytes, Caller, Instant], bytes | None]
+"""Gives a call's response without waiting, or None; never raises."""
 
 
-class Shortcut:
-    """Answers such calls of one method."""
+class Shortcut(grpc.GenericRpcHandler):
+    """Answers such calls of one method; it has a handler for each caller, made when the caller first calls."""
 
-    def __init__(self, name: str, answer: Answer, authentication: Authentication, metrics: Metrics) -> None:
-        self._name = name
-        self._answer = answer
-        self._authentication = authentication
-        self._observe = metrics.calls(_SERVICE + name)
+    def __init__(
+        self,
+        name: str,
+        answer: Answer,
+        authentication: Authentication,
+        metrics: Metrics,
+        instant: Callable[[], Instant],
+        stack: Stack,
+    ) -> None:
+        self.name = name
+        self.method = _SERVICE + name
+        self.answer = answer
+        self.authentication = authentication
+        self.timing = metrics.calls.timing(self.method, "OK")
+        self.instant = instant
+        self.stack = stack
+        self._callers: LRU[str | None, tuple[bytes, Any]] = LRU(_CALLERS_MAX)
 
-    def __call__(self, request: bytes, context: Context) -> bytes | None:
-        begun = time.perf_counter()
+    def service(self, handler_call_details: Any) -> Any:
+        """Return the caller's handler, or None for another method and for whoever is not known."""
+        if handler_call_details.method != self.method:
+            return None
         authorization = asked_id = None
-        for name, value in current_metadata.get():
+        for name, value in handler_call_details.invocation_metadata:
             if name == "authorization":
                 authorization = authorization or value
             elif name == "x-request-id":
                 asked_id = asked_id or value
-        caller = self._authentication.at_once(self._name, authorization)
-        if caller is None:
+        known = self._callers.get(authorization)
+        if known is None:
+            self._admit(authorization)
             return None
-        response = self._answer(request, caller)
-        if response is not None:
-            context.set_trailing_metadata(((REQUEST_ID_KEY, new_call_id(asked_id)),))
-            self._observe("OK", time.perf_counter() - begun)
+        return known[1] if asked_id is None else self._handler(known[0], asked_id)
+
+    def _admit(self, authorization: str | None) -> None:
+        """Make a handler for a credential that is known, so that the next call need not hash it again."""
+        with suppress(LatchkeyError):
+            sha256 = secret_sha256(bearer_text(authorization))
+            if self.authentication.knows(sha256, self.instant()):
+                self._callers[authorization] = (sha256, self._handler(sha256, None))
+
+    def _handler(self, sha256: bytes, asked_id: str | None) -> Any:
+        return grpc.unary_unary_rpc_method_handler(_Handler(self, sha256, asked_id))
+
+
+class _Handler:
+    """Answers the calls of one caller.
+
+    Not a function, but an object that could be awaited: gRPC asks at every call whether its handler is asynchronous,
+    and of a function it finds out by taking it apart.
+    """
+
+    __slots__ = (
+        "_add",
+        "_answer",
+        "_at_once",
+        "_ids",
+        "_instant",
+        "_method",
+        "_name",
+        "_sha256",
+        "_stack",
+    )
+
+    def __init__(self, shortcut: Shortcut, sha256: bytes, asked_id: str | None) -> None:
+        self._name, self._method = shortcut.name, shortcut.method
+        self._at_once, self._sha256 = shortcut.authentication.at_once, sha256
+        self._answer, self._instant = shortcut.answer, shortcut.instant
+        self._ids = call_ids(asked_id)
+        self._add = shortcut.timing.add
+        self._stack = shortcut.stack
+
+    def __await__(self) -> Generator[None, None, None]:
+        raise NotImplementedError
+
+    async def __call__(self, request: bytes, context: Context) -> Any:
+        at = self._instant()
+        caller = self._at_once(self._name, self._sha256, at)
+        response = None if caller is None else self._answer(request, caller, at)
+        if response is None:
+            return await self._stack.answer(self._method, request, context)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, next(self._ids)),))
+        self._add(self._instant() - at)
         return response
 
 
-def shortcuts(at_hand: AtHand, authentication: Authentication, metrics: Metrics) -> Mapping[str, Shortcut]:
-    """Return the shortcuts by method."""
+def shortcuts(
+    at_hand: AtHand,
+    authentication: Authentication,
+    metrics: Metrics,
+    instant: Callable[[], Instant],
+    stack: Stack,
+) -> Sequence[Shortcut]:
+    """Return what answers before the layers of ``stack``; the most frequent method first."""
 
-    def batch(raw: bytes, caller: Caller) -> bytes | None:
+    def batch(raw: bytes, caller: Caller, at: Instant) -> bytes | None:
         try:
             items = read_batch(raw).items
         except LatchkeyError:
             return None
-        results = at_hand.results(items, caller) if 1 <= len(items) <= ITEMS_MAX else None
+        results = at_hand.results(items, caller, at) if 1 <= len(items) <= ITEMS_MAX else None
         return None if results is None else write_batch(results)
 
     answers = {"Verify": at_hand.result, "BatchVerify": batch}
-    return {_SERVICE + name: Shortcut(name, answer, authentication, metrics) for name, answer in answers.items()}
+    return [Shortcut(name, answer, authentication, metrics, instant, stack) for name, answer in answers.items()]

@@ -1,4 +1,4 @@
-"""How a handler is wrapped: layers around each, once, and a shortcut before them where there is one.
+"""How a handler is wrapped: layers around each, once.
 
 A layer wraps a handler when its method is first called; a call then passes plain nested functions. Handlers are of two
 shapes: those that answer once, and those that answer with a stream.
@@ -6,9 +6,9 @@ shapes: those that answer once, and those that answer with a stream.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,9 +19,6 @@ from latchkey_server.domain.errors import LatchkeyError
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncIterator[Any]]
-Shortcut = Callable[[Any, Context], Any]
-"""Gives a call's response without waiting, or None; never raises."""
-
 current_metadata: ContextVar[Any] = ContextVar("current_metadata")
 """What the call brought along: gRPC would make it anew from its own form at each asking."""
 
@@ -40,29 +37,50 @@ class Layer(Protocol):
         ...
 
 
-class Stack(grpc.aio.ServerInterceptor):
-    """Puts the layers, outermost first, around each handler and remembers the result by method.
+class _Details(NamedTuple):
+    """What gRPC tells of a call before it is answered."""
 
-    A method's shortcut is tried before the layers: it answers what needs none of them, and None for everything else.
+    method: str
+    invocation_metadata: Any = ()
+
+
+class Stack(grpc.GenericRpcHandler):
+    """Takes services as a server does, and answers for them: with the layers, outermost first, around each handler.
+
+    As a generic handler, not as an interceptor, for which gRPC would wait for two more coroutines with every call. And
+    it takes services by their generic handlers only: for each method that is registered by its name, gRPC's aio server
+    waits on a future of its own with every call, and forty of them cost more than the verification.
     """
 
-    def __init__(self, layers: Sequence[Layer], shortcuts: Mapping[str, Shortcut]) -> None:
-        self.names = tuple(layer.name for layer in layers)
+    def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = layers
-        self._shortcuts = shortcuts
+        self._bare: list[grpc.GenericRpcHandler] = []
         self._wrapped: dict[str, Any] = {}
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Answer for these handlers too."""
+        self._bare.extend(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, _service_name: str, _method_handlers: Any) -> None:
+        """Register nothing."""
+
+    def service(self, handler_call_details: Any) -> Any:
         """Return the wrapped handler of the method that is called, or None for an unknown method."""
-        method = handler_call_details.method
         current_metadata.set(handler_call_details.invocation_metadata)
-        handler = self._wrapped.get(method)
-        if handler is None:
-            bare = await continuation(handler_call_details)
-            if bare is None:
-                return None
-            handler = self._wrapped[method] = self._wrap(method, bare)
-        return handler
+        return self._wrapped.get(handler_call_details.method) or self._wrap_first(handler_call_details)
+
+    async def answer(self, method: str, request: Any, context: Context) -> Any:
+        """Answer a call of a known method that answers once."""
+        handler = self.service(_Details(method, context.invocation_metadata()))
+        return await handler.unary_unary(request, context)
+
+    def _wrap_first(self, details: Any) -> Any:
+        for generic in self._bare:
+            bare = generic.service(details)
+            if bare is not None:
+                handler = self._wrapped[details.method] = self._wrap(details.method, bare)
+                return handler
+        return None
 
     def _wrap(self, method: str, handler: Any) -> Any:
         kind = ("stream" if handler.request_streaming else "unary") + (
@@ -77,18 +95,8 @@ class Stack(grpc.aio.ServerInterceptor):
         for layer in reversed(self._layers):
             wrap = layer.stream if yields else layer.unary
             behavior = wrap(method, behavior)
-        if method in self._shortcuts:
-            behavior = _first(self._shortcuts[method], behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(behavior, deserialize, handler.response_serializer)
-
-
-def _first(shortcut: Shortcut, long_way: Unary) -> Unary:
-    async def handle(request: Any, context: Context) -> Any:
-        response = shortcut(request, context)
-        return await long_way(request, context) if response is None else response
-
-    return handle
 
 
 class Unreadable:

@@ -28,14 +28,15 @@ from latchkey_server.transport.write_verify import answer_bytes, decided_bytes, 
 class Verifications:
     """Reads items, has them decided on, and gives the results that fit; used and counted is what was given."""
 
-    def __init__(self, verifier: Verifier, at_hand: AtHand, metrics: Metrics) -> None:
+    def __init__(self, verifier: Verifier, at_hand: AtHand, metrics: Metrics, instant: Callable[[], Instant]) -> None:
         self._verifier = verifier
+        self._instant = instant
         self._at_hand = at_hand
         self._verdicts = metrics.verdicts
 
     def at_once(self, raws: Sequence[bytes]) -> list[bytes] | None:
         """Return a result for each item if all that it takes is at hand, else None; never waits."""
-        return self._at_hand.results(raws, caller()) if 1 <= len(raws) <= ITEMS_MAX else None
+        return self._at_hand.results(raws, caller(), self._instant()) if 1 <= len(raws) <= ITEMS_MAX else None
 
     async def one(self, raw: bytes) -> bytes:
         """Return the response to a request; raises what is wrong with it, or with the moment."""

@@ -33,8 +33,16 @@ class HasPresence(Protocol):
 
 def timestamp(instant: datetime) -> Timestamp:
     """Return an instant as it travels."""
-    seconds, rest = divmod(instant - _EPOCH, _SECOND)
-    return Timestamp(seconds=seconds, nanos=rest // _MICROSECOND * 1_000)
+    message = Timestamp()
+    timestamp_into(message, instant)
+    return message
+
+
+def timestamp_into(message: Timestamp, instant: datetime) -> None:
+    """Let a message say an instant."""
+    since = instant - _EPOCH
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1_000
 
 
 def optional_timestamp(instant: datetime | None) -> Timestamp | None:
