@@ -12,7 +12,6 @@ longer than elsewhere, and touch less.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import Final
 
 from latchkey_server.domain.access import Caller
@@ -23,6 +22,7 @@ from latchkey_server.domain.verify import decide
 from latchkey_server.observability import Count, Metrics
 from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.read_verify import KEY_TAG, ONE_BYTE_LENGTH, remembered
+from latchkey_server.transport.sha256 import sha256
 from latchkey_server.transport.write_verify import (
     RESULT_TAG,
     TAG_BYTES,
