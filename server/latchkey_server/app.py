@@ -43,7 +43,7 @@ from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.records import DatabaseRecords
 from latchkey_server.storage.store import PostgresStore
 from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
-from latchkey_server.transport.at_hand import AtHand
+from latchkey_server.transport.at_hand import TICK, AtHand
 from latchkey_server.transport.health import Health
 from latchkey_server.transport.interceptors import Authentication, Deadline, Errors, RequestId, log_calls, measure
 from latchkey_server.transport.key_servicer import KeyServicer
@@ -155,7 +155,8 @@ async def running_server(
         tell_freshness(metrics, freshness)
         authentication = build_authentication(freshness, settings, readiness, clock)
         layers = Stack(build_layers(freshness, settings, metrics, authentication))
-        at_hand = AtHand(freshness.records, last_used, metrics, clock)
+        # Only time itself never leaps: a clock of a test's own is looked at each time.
+        at_hand = AtHand(freshness.records, last_used, metrics, clock, TICK if clock is utc_now else 0.0)
         services = build_services(storage, freshness, settings, metrics, last_used, at_hand, clock)
         ways = shortcuts(at_hand, authentication, metrics, instant, layers)
         await health.set_all(serving=False)

@@ -11,11 +11,11 @@ longer than elsewhere, and touch less.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from latchkey_server.domain.access import Caller
-from latchkey_server.domain.freshness import HARD_BOUND, Instant, confirmed
+from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Instant, confirmed
 from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
 from latchkey_server.domain.verification import Code, Question, Record
 from latchkey_server.domain.verify import decide
@@ -34,7 +34,8 @@ from latchkey_server.transport.write_verify import (
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
-_TICK: Final = timedelta(milliseconds=1)
+TICK: Final = 0.001
+"""Seconds for which a server's decisions share one look at the clock."""
 _ONE_MAX: Final = ANSWER_MAX - 2 * TAG_BYTES
 
 
@@ -70,21 +71,24 @@ class AtHand:
         last_used: LastUsed,
         metrics: Metrics,
         clock: Clock,
+        tick: float = 0.0,
     ) -> None:
+        """``tick`` is for how many seconds decisions share one look at the clock, and say its time."""
         self._kept = source.kept
         self._last_used = last_used
         self._verdicts = metrics.verdicts
         self._clock = clock
-        self._tick = self._tick_end = datetime.min.replace(tzinfo=UTC)
+        self._tick = tick
+        self._tick_end = NEVER
+        self._now = _EVER
         self._decided = b""
         self._minute = 0
 
     def result(self, raw: bytes, caller: Caller, at: Instant) -> bytes | None:
         """Return the VerifyResponse to a VerifyRequest, or None if it has to go the long way."""
-        now = self._clock()
-        if not self._tick <= now < self._tick_end:
-            self._begin_tick(now)
-        record = self._answerable(raw, caller, now, at)
+        if at >= self._tick_end:
+            self._begin_tick(at)
+        record = self._answerable(raw, caller, at)
         if record is None:
             return None
         ready, revision, decided = record.ready, record.history.wire, self._decided
@@ -96,37 +100,37 @@ class AtHand:
             return None
         ready.count.value += 1
         if record.used_minute != self._minute and ready.noted:
-            self._touch(record, now)
-        return b"".join((RESULT_TAG, varint(size), body, revision[1], decided))
+            self._touch(record)
+        return b"".join((_HEADS[size] if size < _HEADS_MAX else _head(size), body, revision[1], decided))
 
     def results(self, raws: Sequence[bytes], caller: Caller, at: Instant) -> list[bytes] | None:
         """Return the VerifyResults of a batch, or None if any of it has to go the long way; nothing is noted then."""
-        now, room = self._clock(), ANSWER_MAX
-        if not self._tick <= now < self._tick_end:
-            self._begin_tick(now)
+        if at >= self._tick_end:
+            self._begin_tick(at)
+        room, decided = ANSWER_MAX, self._decided
         results: list[bytes] = []
         used: list[Record] = []
         for raw in raws:
-            record = self._answerable(raw, caller, now, at)
+            record = self._answerable(raw, caller, at)
             if record is None:
                 return None
-            ready, revision, decided = record.ready, record.history.wire, self._decided
+            ready, revision = record.ready, record.history.wire
             if revision is None or revision[0] != record.history.revision or record.revision > revision[0]:
                 revision = _revision(record)
             body = ready.body
             size = len(body) + len(revision[1]) + len(decided)
             room -= size + 2 * TAG_BYTES
-            results.append(b"".join((RESULT_TAG, varint(size), body, revision[1], decided)))
+            results.append(b"".join((_HEADS[size] if size < _HEADS_MAX else _head(size), body, revision[1], decided)))
             used.append(record)
         if room < 0:
             return None
         for record in used:
             record.ready.count.value += 1
             if record.used_minute != self._minute and record.ready.noted:
-                self._touch(record, now)
+                self._touch(record)
         return results
 
-    def _answerable(self, raw: bytes, caller: Caller, now: datetime, at: Instant) -> Record | None:
+    def _answerable(self, raw: bytes, caller: Caller, at: Instant) -> Record | None:
         """Return the record that a request asks for, with its answer to just this ready, or None."""
         if len(raw) < 3 or raw[0] != KEY_TAG or raw[1] >= ONE_BYTE_LENGTH or not raw.isascii():
             return None
@@ -138,6 +142,7 @@ class AtHand:
         if record is None or not (at - record.history.confirmed_at <= HARD_BOUND or confirmed(record, at)):
             return None
         ready: Ready | None = record.ready
+        now = self._now
         if (
             ready is None
             or ready.question is not question
@@ -147,18 +152,16 @@ class AtHand:
             ready = record.ready = self._make_ready(record, question, caller, now)
             if ready is None:
                 return None
-            if ready.since > self._tick:
-                # The time told must not lie before what the verdict rests on.
-                self._begin_tick(now)
         return record
 
-    def _touch(self, record: Record, now: datetime) -> None:
+    def _touch(self, record: Record) -> None:
         record.used_minute = self._minute
-        self._last_used.touch(record.key.workspace_id, record.key.key_id, now)
+        self._last_used.touch(record.key.workspace_id, record.key.key_id, self._now)
 
-    def _begin_tick(self, now: datetime) -> None:
-        """Serialise a time of decision for all decisions of a millisecond."""
-        self._tick, self._tick_end = now, now + _TICK
+    def _begin_tick(self, at: Instant) -> None:
+        """Look at the clock, and serialise the time of all decisions of a tick."""
+        self._tick_end = at + self._tick
+        self._now = now = self._clock()
         self._decided = decided_bytes(now)
         self._minute = int(now.timestamp()) // 60
 
@@ -174,6 +177,15 @@ class AtHand:
         # The second shape of a question: what all of them have in common is now worth keeping.
         body = lasting_bytes(verdict, record, question.omit_metadata, keep=record.ready is not None)
         return Ready(question, caller, (since, until), body, self._verdicts.count(verdict.code.name), noted)
+
+
+def _head(size: int) -> bytes:
+    """Return what stands before an answer of so many bytes."""
+    return RESULT_TAG + varint(size)
+
+
+_HEADS_MAX: Final = 2_048
+_HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
 
 
 def _revision(record: Record) -> tuple[int, bytes]:

@@ -310,7 +310,16 @@ def _begin(context: Context) -> None:
     context.set_trailing_metadata(((REQUEST_ID_KEY, call_id),))
 
 
-_NEW_IDS: Final = map(f"{secrets.token_hex(8)}{{:08x}}".format, itertools.count(1))
+_PROCESS_ID: Final = secrets.token_hex(8)
+_BLOCK: Final = 64
+
+
+def _block_of_ids(block: int) -> list[str]:
+    return [f"{_PROCESS_ID}{number:08x}" for number in range(block * _BLOCK, (block + 1) * _BLOCK)]
+
+
+# Made many at a time: only then is what writes a number as text in the processor's caches.
+_NEW_IDS: Final = itertools.chain.from_iterable(map(_block_of_ids, itertools.count()))
 
 
 def call_ids(asked: str | None) -> Iterator[str]:
