@@ -155,3 +155,20 @@ def test_a_question_that_was_read_before_is_answered_the_short_way() -> None:
 
     assert None not in answers
     assert len(source.touched) == 1
+
+
+def test_two_questions_of_a_batch_about_one_key_are_counted_each_by_its_own_answer() -> None:
+    fits, differs = Question(), Question(environments=("elsewhere",), dry_run=True)
+    raws = [request_of(question).SerializeToString() for question in (fits, differs, fits, differs)]
+    for raw in raws:
+        read_item(raw)
+    source, metrics = OneRecord(make_record()), Metrics()
+
+    results = AtHand(source, source, metrics, lambda: NOW).results(raws, CALLERS[0], 0.0)
+
+    assert results is not None
+    codes = [verification(result).code for result in results]
+    assert codes[0] == codes[2] != codes[1] == codes[3]
+    counted = {name: metrics.verdicts.count(name).value for name in ("VALID", "ENVIRONMENT_MISMATCH")}
+    assert counted == {"VALID": 2, "ENVIRONMENT_MISMATCH": 2}
+    assert len(source.touched) == 1

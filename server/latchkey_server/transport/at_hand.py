@@ -34,9 +34,19 @@ from latchkey_server.transport.write_verify import (
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
+_ONE_MAX: Final = ANSWER_MAX - 2 * TAG_BYTES
+
 TICK: Final = 0.001
 """Seconds for which a server's decisions share one look at the clock."""
-_ONE_MAX: Final = ANSWER_MAX - 2 * TAG_BYTES
+
+
+def _head(size: int) -> bytes:
+    """Return what stands before an answer of so many bytes."""
+    return RESULT_TAG + varint(size)
+
+
+_HEADS_MAX: Final = 2_048
+_HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
 
 
 class Ready:
@@ -98,9 +108,7 @@ class AtHand:
         size = len(body) + len(revision[1]) + len(decided)
         if size > _ONE_MAX:
             return None
-        ready.count.value += 1
-        if record.used_minute != self._minute and ready.noted:
-            self._touch(record)
+        self._note(record, ready)
         return b"".join((_HEADS[size] if size < _HEADS_MAX else _head(size), body, revision[1], decided))
 
     def results(self, raws: Sequence[bytes], caller: Caller, at: Instant) -> list[bytes] | None:
@@ -109,7 +117,8 @@ class AtHand:
             self._begin_tick(at)
         room, decided = ANSWER_MAX, self._decided
         results: list[bytes] = []
-        used: list[Record] = []
+        # A second question about the same record makes its answer anew: what was given is what is noted.
+        used: list[tuple[Record, Ready]] = []
         for raw in raws:
             record = self._answerable(raw, caller, at)
             if record is None:
@@ -121,13 +130,11 @@ class AtHand:
             size = len(body) + len(revision[1]) + len(decided)
             room -= size + 2 * TAG_BYTES
             results.append(b"".join((_HEADS[size] if size < _HEADS_MAX else _head(size), body, revision[1], decided)))
-            used.append(record)
+            used.append((record, ready))
         if room < 0:
             return None
-        for record in used:
-            record.ready.count.value += 1
-            if record.used_minute != self._minute and record.ready.noted:
-                self._touch(record)
+        for record, ready in used:
+            self._note(record, ready)
         return results
 
     def _answerable(self, raw: bytes, caller: Caller, at: Instant) -> Record | None:
@@ -154,9 +161,12 @@ class AtHand:
                 return None
         return record
 
-    def _touch(self, record: Record) -> None:
-        record.used_minute = self._minute
-        self._last_used.touch(record.key.workspace_id, record.key.key_id, self._now)
+    def _note(self, record: Record, ready: Ready) -> None:
+        """Count a verification, and remember the use of a key that was VALID, to the minute."""
+        ready.count.value += 1
+        if record.used_minute != self._minute and ready.noted:
+            record.used_minute = self._minute
+            self._last_used.touch(record.key.workspace_id, record.key.key_id, self._now)
 
     def _begin_tick(self, at: Instant) -> None:
         """Look at the clock, and serialise the time of all decisions of a tick."""
@@ -177,15 +187,6 @@ class AtHand:
         # The second shape of a question: what all of them have in common is now worth keeping.
         body = lasting_bytes(verdict, record, question.omit_metadata, keep=record.ready is not None)
         return Ready(question, caller, (since, until), body, self._verdicts.count(verdict.code.name), noted)
-
-
-def _head(size: int) -> bytes:
-    """Return what stands before an answer of so many bytes."""
-    return RESULT_TAG + varint(size)
-
-
-_HEADS_MAX: Final = 2_048
-_HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
 
 
 def _revision(record: Record) -> tuple[int, bytes]:
