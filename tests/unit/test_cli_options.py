@@ -156,6 +156,19 @@ REFUSED = [
     (["--environment", "a\x00b"], "control characters"),
     (["--by", "planet"], "is not one of"),
     (["--top", "1001"], "1000"),
+    (["--by", "key", "import", __file__], "stand behind it"),
+    (["import", "nowhere.csv"], "does not exist"),
+    (["import", __file__], "say its --format"),
+    (["import", "/dev/null", "--format", "csv"], "no regular file"),
+    (["import", "FILE", "--column", "model"], "is no pair"),
+    (["import", "FILE", "--column", "colour=Model"], "is none of"),
+    (["import", "FILE", "--set", "colour=red"], "is none of"),
+    (["import", "FILE", "--price", "requests=1"], "is none of"),
+    (["import", "FILE", "--price", "input_tokens=cheap"], "is not an amount"),
+    (["import", "FILE", "--column", "model=Model"], "there is no column 'Model'"),
+    (["import", "FILE"], "no column is key_id"),
+    (["import", "FILE", "--key", "key_1"], "no column is occurred_time"),
+    (["import", "FILE", "--ending-at", "soon"], "is not a date"),
 ]
 
 
@@ -180,7 +193,7 @@ def test_a_missing_credential_ends_with_1_in_one_line() -> None:
 
 
 def test_no_option_takes_a_secret() -> None:
-    for arguments in (["usage", "--help"],):
+    for arguments in (["usage", "--help"], ["usage", "import", "--help"]):
         words = {word.strip(",.") for word in CliRunner().invoke(latchkey, arguments).output.split()}
         assert {word for word in words if word.startswith("--") and ("token" in word or "secret" in word)} == {
             "--token-file"

@@ -18,6 +18,7 @@ from latchkey.cli.asking import PICTURE_TOP, TOP, Asked, question_of, question_o
 from latchkey.cli.connection import Connection, Reach, connect, connection_options
 from latchkey.cli.export import write_csv, write_json
 from latchkey.cli.failures import Failure, told
+from latchkey.cli.import_command import import_
 from latchkey.cli.parameters import picked
 from latchkey.cli.query import fetch
 from latchkey.cli.report import Question, Report
@@ -83,6 +84,9 @@ def usage(context: click.Context, /, as_json: bool, as_csv: bool, plot: Path | N
     _print(report, as_json=as_json, as_csv=as_csv)
     if draw is not None:
         draw(report)
+
+
+usage.add_command(import_)
 
 
 def _refuse_options(context: click.Context) -> None:
