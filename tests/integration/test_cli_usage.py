@@ -14,6 +14,7 @@ import trustme
 from examples.trace import EXCERPT
 from latchkey.cli.query import PAGE_SIZE
 from latchkey.v1 import key_pb2, key_service_pb2, usage_pb2, usage_service_pb2
+from tests.integration.test_server import write
 from tests.integration.test_usage import event
 from tests.scenarios.test_trace import independent_sum
 from tests.support.cli import latchkey
@@ -208,21 +209,22 @@ async def test_a_refused_call_is_one_line_with_its_reason_and_ends_with_1(servic
         assert "lkm_" not in answer.err
 
 
-async def test_tls_trusts_the_roots_of_a_file_and_no_others(dsn: str, tmp_path: Path) -> None:
+async def test_tls_trusts_the_roots_of_a_file_and_shows_a_certificate(dsn: str, tmp_path: Path) -> None:
     authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    ca, chain, private = (tmp_path / name for name in ("ca.pem", "chain.pem", "key.pem"))
+    ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(ca)
-    certificate.cert_chain_pems[0].write_to_path(chain)
-    certificate.private_key_pem.write_to_path(private)
-    settings = settings_for(dsn).model_copy(update={"tls_certificate": chain, "tls_private_key": private})
-    async with serving(dsn, settings=settings) as service:
-        trusted = await latchkey(service.address, service.root_secret, "usage", "--ca", str(ca))
-        untrusted = await latchkey(service.address, service.root_secret, "usage", "--tls")
+    server, client = (write(authority.issue_cert(name), tmp_path, name) for name in ("127.0.0.1", "client.example"))
+    tls = {"tls_certificate": server[0], "tls_private_key": server[1], "tls_client_ca": ca}
+    shown = ("--certificate", str(client[0]), "--private-key", str(client[1]))
+    async with serving(dsn, settings=settings_for(dsn).model_copy(update=tls)) as service:
+        trusted = await latchkey(service.address, service.root_secret, "usage", "--ca", str(ca), *shown)
+        untrusted = await latchkey(service.address, service.root_secret, "usage", "--tls", *shown)
+        stranger = await latchkey(service.address, service.root_secret, "usage", "--ca", str(ca))
 
     assert (trusted.status, trusted.err) == (0, "")
-    assert untrusted.status == 1
-    assert untrusted.err.startswith(f"Error: UNAVAILABLE: no Latchkey answers at {service.address} over TLS")
+    for refused in (untrusted, stranger):
+        assert refused.status == 1
+        assert refused.err.startswith(f"Error: UNAVAILABLE: no Latchkey answers at {service.address} over TLS")
 
 
 async def test_the_shipped_excerpt_is_imported_as_its_own_sum_however_often(service: Service, owner: Client) -> None:

@@ -122,14 +122,14 @@ def test_a_secret_goes_over_tls_unless_the_server_is_here_or_plaintext_is_asked_
     ca.write_text("roots")
 
     def secure(address: str, ca: Path | None = None, tls: bool | None = None) -> bool:
-        return connect(Reach(address, None, ca, tls), "lkm_secret").secure
+        return connect(Reach(address, ca=ca, tls=tls), "lkm_secret").tls is not None
 
     assert not secure("127.0.0.1:50051")
     assert secure("127.0.0.1:50051", ca)
     assert secure("127.0.0.1:50051", tls=True)
     assert secure("latchkey.example:443")
     assert not secure("latchkey.example:80", tls=False)
-    with pytest.raises(click.UsageError, match="--ca is for TLS"):
+    with pytest.raises(click.UsageError, match="are for TLS"):
         secure("127.0.0.1:50051", ca, tls=False)
 
 
@@ -137,15 +137,18 @@ def test_the_credential_comes_from_the_file_or_the_environment_and_is_one_word(t
     file = tmp_path / "token"
     file.write_text(" lkm_file\n")
 
-    assert connect(Reach("localhost:1", file, None, None), "lkm_other").token == "lkm_file"
-    assert connect(Reach("localhost:1", None, None, None), "lkm_other\n").token == "lkm_other"
+    assert connect(Reach("localhost:1", file), "lkm_other").token == "lkm_file"
+    assert connect(Reach("localhost:1"), "lkm_other\n").token == "lkm_other"
     for wrong in ("", " ", "two words", "münze", "a\nb"):
         with pytest.raises(Failure, match="credential"):
-            connect(Reach("localhost:1", None, None, None), wrong)
+            connect(Reach("localhost:1"), wrong)
 
 
 REFUSED = [
     (["--json", "--csv"], "--json or --csv"),
+    (["--address", "localhost"], "is no host:port"),
+    (["--address", "https://localhost:443"], "is no host:port"),
+    (["--certificate", __file__], "go together"),
     (["--plot", "a.gif"], "must end in .png or .svg"),
     (["--zone", "America"], "is no IANA time zone"),
     (["--zone", "../etc"], "is no IANA time zone"),

@@ -101,7 +101,7 @@ async def _fetch(connection: Connection, question: Question) -> Report:
         try:
             return await fetch(channel, question, connection.token)
         except grpc.aio.AioRpcError as error:
-            raise Failure(told(error, connection.address, connection.secure)) from None
+            raise Failure(told(error, connection.address, connection.tls is not None)) from None
 
 
 def _print(report: Report, *, as_json: bool, as_csv: bool) -> None:

@@ -1,6 +1,7 @@
 """Where the server is and how to speak to it: TLS, unless it is on this machine or plaintext is asked for."""
 
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,26 +19,38 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
+_ADDRESS = re.compile(r"unix(-abstract)?:\S+|[^\s/]+:[0-9]{1,5}")
+
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A server and the credential for it."""
+    """A server and the credential for it; without ``tls`` what is sent can be read on the way."""
 
     address: str
     token: str
-    secure: bool
-    roots: bytes | None = None
+    tls: grpc.ChannelCredentials | None
 
     def channel(self) -> grpc.aio.Channel:
         """Return a channel; nothing is sent before the first call."""
         # A proxy is for what is elsewhere.
         options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not is_loopback(self.address)))]
-        if not self.secure:
+        if self.tls is None:
             return grpc.aio.insecure_channel(self.address, options=options)
-        credentials = grpc.ssl_channel_credentials(root_certificates=self.roots)
-        return grpc.aio.secure_channel(self.address, credentials, options=options)
+        return grpc.aio.secure_channel(self.address, self.tls, options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The options of a connection as they were given."""
+
+    address: str
+    token_file: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    tls: bool | None = None
 
 
 def connection_options(command: Command) -> Command:
@@ -45,6 +58,8 @@ def connection_options(command: Command) -> Command:
     path = click.Path(exists=True, dir_okay=False, path_type=Path)
     for option in (
         click.option("--tls/--plaintext", default=None, help="TLS or not; TLS, except on this machine without --ca."),
+        click.option("--private-key", type=path, metavar="FILE", help="PEM key of that certificate."),
+        click.option("--certificate", type=path, metavar="FILE", help="PEM chain to show a server that demands one."),
         click.option("--ca", type=path, envvar="LK_CA", metavar="FILE", help="PEM roots to trust, with TLS (LK_CA)."),
         click.option(
             "--token-file", type=path, metavar="FILE", help="Holds a management key's secret; else LK_TOKEN does."
@@ -54,31 +69,30 @@ def connection_options(command: Command) -> Command:
             envvar="LK_ADDRESS",
             default=DEFAULT_ADDRESS,
             show_default=True,
-            help="The server's host:port (LK_ADDRESS).",
+            metavar="HOST:PORT",
+            help="Where the server is (LK_ADDRESS).",
         ),
     ):
         command = option(command)
     return command
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """The options of a connection as they were given."""
-
-    address: str
-    token_file: Path | None
-    ca: Path | None
-    tls: bool | None
-
-
 def connect(reach: Reach, environment: str) -> Connection:
     """Return the connection that the options describe; ``environment`` is what LK_TOKEN holds."""
-    if reach.ca is not None and reach.tls is False:
-        raise click.UsageError("--ca is for TLS; leave it or --plaintext out")
-    secure = reach.tls if reach.tls is not None else reach.ca is not None or not is_loopback(reach.address)
-    return Connection(
-        reach.address, _token(reach.token_file, environment), secure, _read(reach.ca) if reach.ca else None
-    )
+    if not _ADDRESS.fullmatch(reach.address):
+        raise click.UsageError(f"--address: {reach.address!r} is no host:port")
+    if (reach.certificate is None) != (reach.private_key is None):
+        raise click.UsageError("--certificate and --private-key go together")
+    for_tls = reach.ca is not None or reach.certificate is not None
+    if for_tls and reach.tls is False:
+        raise click.UsageError("--ca and --certificate are for TLS; leave them or --plaintext out")
+    secure = reach.tls if reach.tls is not None else for_tls or not is_loopback(reach.address)
+    return Connection(reach.address, _token(reach.token_file, environment), _credentials(reach) if secure else None)
+
+
+def _credentials(reach: Reach) -> grpc.ChannelCredentials:
+    roots, key, chain = (_read(file) if file else None for file in (reach.ca, reach.private_key, reach.certificate))
+    return grpc.ssl_channel_credentials(roots, key, chain)
 
 
 def is_loopback(address: str) -> bool:

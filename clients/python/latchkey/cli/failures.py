@@ -42,7 +42,7 @@ def _unanswered(code: grpc.StatusCode, message: str, address: str, secure: bool)
     """Return what it means when no Latchkey said what is wrong."""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            how = "over TLS (--ca FILE, or --plaintext)" if secure else "in plaintext (--tls, or --ca FILE)"
+            how = "over TLS (or --plaintext)" if secure else "in plaintext (or --tls)"
             return f"no Latchkey answers at {address} {how}; is it there? --address or LK_ADDRESS says where: {message}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{address} took too long to answer; try again, or ask for less"

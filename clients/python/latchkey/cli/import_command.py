@@ -104,7 +104,7 @@ def import_(patience: float, **options: Any) -> None:
         sys.exit(_INTERRUPTED)
     except grpc.aio.AioRpcError as error:
         _summarise(tally)
-        raise Failure(f"{told(error, connection.address, connection.secure)}\n{RESUME}") from None
+        raise Failure(f"{told(error, connection.address, connection.tls is not None)}\n{RESUME}") from None
     _summarise(tally)
     if tally.unrecorded:
         sys.exit(1)
