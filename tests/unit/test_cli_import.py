@@ -235,6 +235,14 @@ def test_a_batch_is_bounded_in_events_and_in_bytes() -> None:
     assert all(sum(each.ByteSize() for each in batch.events) <= BYTES_MAX for batch in found)
 
 
+def test_a_long_stretch_of_bad_lines_gives_way_to_what_is_in_flight() -> None:
+    bad = [Record(at, "", LineError("bad")) for at in range(2 * EVENTS_MAX + 1)]
+    found, tally = read(bad)
+
+    assert [(batch.seen, len(batch.events)) for batch in found] == [(EVENTS_MAX, 0), (EVENTS_MAX, 0), (1, 0)]
+    assert tally.counts["REJECTED"] == 2 * EVENTS_MAX + 1
+
+
 def test_the_summary_tells_the_first_problems_and_counts_the_rest() -> None:
     tally = Tally()
     for line in reversed(range(30)):

@@ -65,16 +65,23 @@ class Tally:
 
 @dataclass(slots=True)
 class Batch:
-    """Events to be sent together, each with its line; ``position`` is how far the file was read for them."""
+    """Events to be sent together, each with its line; ``seen`` lines, until ``position``, were read for them."""
 
     lines: list[int] = field(default_factory=list)
     events: list[usage_pb2.UsageEvent] = field(default_factory=list)
     size: int = 0
+    seen: int = 0
     position: int = 0
+
+    def add(self, line: int, event: usage_pb2.UsageEvent) -> None:
+        """Take an event in."""
+        self.lines.append(line)
+        self.events.append(event)
+        self.size += event.ByteSize()
 
 
 def batches(records: Iterable[Record], reading: Reading, tally: Tally, position: Callable[[], int]) -> Iterator[Batch]:
-    """Yield a file's events in batches; bad lines are counted, and do not stop the others."""
+    """Yield a file's events in batches, an empty one after a thousand bad lines, which stop none of the others."""
     occurrences, batch = Occurrences(), Batch()
     try:
         for record in records:
@@ -82,19 +89,18 @@ def batches(records: Iterable[Record], reading: Reading, tally: Tally, position:
                 event = _event(record, reading, occurrences)
             except LineError as error:
                 tally.count("REJECTED", record.line, str(error))
-                continue
-            size = event.ByteSize()
-            if batch.events and (len(batch.events) == EVENTS_MAX or batch.size + size > BYTES_MAX):
-                batch.position = position()
+            else:
+                if batch.size + event.ByteSize() > BYTES_MAX:
+                    yield batch
+                    batch = Batch()
+                batch.add(record.line, event)
+            batch.seen, batch.position = batch.seen + 1, position()
+            if batch.seen == EVENTS_MAX:
                 yield batch
                 batch = Batch()
-            batch.lines.append(record.line)
-            batch.events.append(event)
-            batch.size += size
     finally:
         occurrences.close()
-    if batch.events:
-        batch.position = position()
+    if batch.seen:
         yield batch
 
 
@@ -145,15 +151,18 @@ class Importer:
                 for batch in sent:
                     await gate.acquire()
                     group.create_task(self._send(batch, gate))
+                    # Reading a file gives way to nothing by itself; what is in flight must not wait for it.
+                    await asyncio.sleep(0)
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
 
     async def _send(self, batch: Batch, gate: asyncio.Semaphore) -> None:
-        answer = await self._report(usage_service_pb2.ReportUsageRequest(events=batch.events))
-        self.notices.back()
-        for line, result in zip(batch.lines, answer.results, strict=True):
-            outcome = usage_service_pb2.UsageOutcome.Name(result.outcome).removeprefix("USAGE_OUTCOME_")
-            self.tally.count(outcome, line, _why(result))
+        if batch.events:
+            answer = await self._report(usage_service_pb2.ReportUsageRequest(events=batch.events))
+            self.notices.back()
+            for line, result in zip(batch.lines, answer.results, strict=True):
+                outcome = usage_service_pb2.UsageOutcome.Name(result.outcome).removeprefix("USAGE_OUTCOME_")
+                self.tally.count(outcome, line, _why(result))
         self.progress(batch)
         gate.release()
 
