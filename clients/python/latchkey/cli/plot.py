@@ -22,6 +22,7 @@ from latchkey.cli.series import series
 SIZE = (11, 5.5)
 DPI = 150
 NAME_MAX = 34
+HEADROOM = 1.06
 # Okabe and Ito's colours, which colour-blind eyes tell apart too; from the ninth group on they come again, hatched.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F")
 HATCHES = ("", "///", "...", "xxx")
@@ -97,8 +98,7 @@ def _draw_time(axes: Axes, report: Report) -> None:
     axes.set_axisbelow(True)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlim(-0.6, len(every) - 0.4)
-    if not any(above) and not any(below):
-        axes.set_ylim(0, 1)
+    axes.set_ylim(HEADROOM * min(below, default=0), HEADROOM * max(above, default=0) or 1)
     _label_times(axes, every, question.bucket)
     _add_legend(axes, drawn, report)
 
