@@ -258,7 +258,7 @@ async def test_each_line_has_its_own_fate_and_any_that_is_not_recorded_ends_with
     file = tmp_path / "usage.jsonl"
     good = {"key_id": prod, "occurred_time": time, "cost": "0.25", "source": "s", "metadata": {"a": 1.5}}
     told_lines: list[object] = [
-        good | {"event_id": "1"},
+        good | {"event_id": "1", "colour": "red"},
         good | {"event_id": "1"},
         good | {"event_id": "1", "cost": "0.5"},
         good | {"event_id": "2", "cost": "-0.25"},
@@ -272,8 +272,8 @@ async def test_each_line_has_its_own_fate_and_any_that_is_not_recorded_ends_with
 
     answer = await usage(service, owner, "import", str(file))
 
-    told_by = [line.strip().split(": ")[:2] for line in answer.out.splitlines()[1:]]
-    assert answer.status == 1
+    told_by = [line.strip().split(": ")[:2] for line in answer.out.splitlines()[1:-1]]
+    assert (answer.status, answer.err) == (1, "Not read: colour.\n")
     assert answer.out.splitlines()[0] == "9 lines: 2 new, 1 duplicate, 1 conflict, 5 rejected"
     assert told_by == [
         ["line 3", "conflict"],
@@ -283,6 +283,7 @@ async def test_each_line_has_its_own_fate_and_any_that_is_not_recorded_ends_with
         ["line 7", "rejected"],
         ["line 8", "rejected"],
     ]
+    assert answer.out.splitlines()[-1].startswith("A conflict has the name of a recorded event and other content;")
     assert "KEY_NOT_FOUND" in answer.out
     assert "OCCURRED_TIME_OUT_OF_RANGE" in answer.out
     assert (await told(service, owner))["totals"]["spend"] == "1.00"

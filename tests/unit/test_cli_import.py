@@ -132,6 +132,13 @@ def test_cached_tokens_cost_as_input_unless_they_have_a_price_and_a_price_rounds
     assert priced(1, 0, 0, {"input_tokens": 500_000}) == 1
 
 
+def test_a_price_that_makes_more_dollars_than_there_are_is_told() -> None:
+    reading = Reading({}, READING.constants, UTC_ZONE, {"input_tokens": 10**24})
+
+    with pytest.raises(LineError, match=r"cost: .* is too many dollars"):
+        event(reading, input_tokens=str(2**62))
+
+
 def test_a_line_without_an_event_id_is_named_by_its_content_and_how_often_it_came() -> None:
     first = ids(f"occurred_time,cost\n{TIME},1\n{TIME},2\n{TIME},1\n")
 

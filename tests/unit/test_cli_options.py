@@ -166,6 +166,7 @@ REFUSED = [
     (["import", "FILE", "--column", "model"], "is no pair"),
     (["import", "FILE", "--column", "colour=Model"], "is none of"),
     (["import", "FILE", "--set", "colour=red"], "is none of"),
+    (["import", "FILE", "--set", "event_id=1"], "is none of"),
     (["import", "FILE", "--price", "requests=1"], "is none of"),
     (["import", "FILE", "--price", "input_tokens=cheap"], "is not an amount"),
     (["import", "FILE", "--column", "model=Model"], "there is no column 'Model'"),

@@ -119,4 +119,4 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from None
+        raise Failure(f"{file}: {error.strerror or error}") from None

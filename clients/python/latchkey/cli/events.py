@@ -116,14 +116,14 @@ def _number(name: str, value: object) -> int:
 
 
 def _add_cost(event: usage_pb2.UsageEvent, value: object, prices: Mapping[str, int]) -> None:
-    if value is not None:
-        try:
+    try:
+        if value is not None:
             event.cost.CopyFrom(money_of(parse_usd(str(value))))
-        except ValueError as error:
-            raise LineError(f"cost: {error}") from None
-    elif prices and event.type == usage_pb2.USAGE_TYPE_CONSUME:
-        nanos = priced(event.input_tokens, event.output_tokens, event.cached_tokens, prices)
-        event.cost.CopyFrom(money_of(nanos))
+        elif prices and event.type == usage_pb2.USAGE_TYPE_CONSUME:
+            nanos = priced(event.input_tokens, event.output_tokens, event.cached_tokens, prices)
+            event.cost.CopyFrom(money_of(nanos))
+    except ValueError as error:
+        raise LineError(f"cost: {error}") from None
 
 
 def priced(input_tokens: int, output_tokens: int, cached_tokens: int, prices: Mapping[str, int]) -> int:

@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
-from zoneinfo import ZoneInfo
 
 import click
 import grpc
@@ -17,71 +16,21 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from latchkey.cli.connection import Connection, Reach, connect, connection_options
-from latchkey.cli.events import FIELDS, PRICED, Reading, ignored, lacking, occurred, source_of
+from latchkey.cli.events import Reading, ignored, lacking, occurred
 from latchkey.cli.failures import Failure, told
+from latchkey.cli.import_options import Given, format_of, import_options, reading_of
 from latchkey.cli.importing import Importer, Notices, Tally, batches
 from latchkey.cli.lines import HeaderError, LineError, Record, csv_header, csv_records, json_records
-from latchkey.cli.money import parse_usd
 from latchkey.cli.names import shown
-from latchkey.cli.parameters import PairType, moment_of_zone, picked, zone_option
+from latchkey.cli.parameters import picked
 from latchkey.v1 import usage_service_pb2_grpc
 
-FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 RESUME = "Run the same command again to go on: what was recorded is a duplicate then, and counts once."
 _INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """The options of an import as they were given."""
-
-    file: Path
-    format: str | None
-    column: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[str, str], ...]
-    key: str | None
-    source: str | None
-    price: tuple[tuple[str, str], ...]
-    zone: ZoneInfo
-    ending_at: datetime | None
-
-
 @click.command(name="import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--format", type=click.Choice(["csv", "jsonl"]), help="How the file is written.  [default: by its name]")
-@click.option("--column", type=PairType(), multiple=True, metavar="FIELD=NAME", help="Read a field from this column.")
-@click.option(
-    "--set",
-    "constants",
-    type=PairType(),
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Give a field to the lines that lack it.",
-)
-@click.option("--key", metavar="KEY_ID", help="The key of the lines that name none.")
-@click.option("--source", help="The source of the lines that name none.  [default: import:FILE]")
-@click.option(
-    "--price",
-    type=PairType(),
-    multiple=True,
-    metavar="FIELD=USD",
-    help=f"Dollars a million of {', '.join(PRICED)}, for the lines without a cost.",
-)
-@zone_option("The zone of times without an offset.")
-@click.option(
-    "--ending-at",
-    callback=moment_of_zone,
-    metavar="TIME",
-    help="Shift all times so that the last event happened then.",
-)
-@click.option(
-    "--patience",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to try again while the server does not answer.",
-)
+@import_options
 @connection_options
 def import_(patience: float, **options: Any) -> None:
     """Record the events of FILE, .csv or .jsonl, as usage.
@@ -92,8 +41,8 @@ def import_(patience: float, **options: Any) -> None:
     once. The credential is a management key's secret with the role VERIFIER, in LK_TOKEN or a --token-file.
     """
     given = picked(Given, options)
-    kind = _format(given)
-    reading = _looked_at(given, kind, _reading(given))
+    kind = format_of(given)
+    reading = _looked_at(given, kind, reading_of(given))
     connection = connect(picked(Reach, options), os.environ.get("LK_TOKEN", ""))
     tally = Tally()
     try:
@@ -110,43 +59,10 @@ def import_(patience: float, **options: Any) -> None:
         sys.exit(1)
 
 
-def _format(given: Given) -> str:
-    kind = given.format or FORMATS.get(given.file.suffix.lower())
-    if kind is None:
-        raise click.UsageError(f"{given.file.name} ends in none of {', '.join(FORMATS)}; say its --format")
-    if not given.file.is_file():
-        raise click.UsageError(f"{given.file} is no regular file; an import reads it more than once")
-    return kind
-
-
-def _reading(given: Given) -> Reading:
-    constants = {"source": given.source or source_of(given.file.name)}
-    constants |= {"key_id": given.key} if given.key else {}
-    constants |= _known(given.constants, "--set", FIELDS)
-    columns = _known(given.column, "--column", FIELDS)
-    return Reading(columns, constants, given.zone, _prices(given))
-
-
-def _prices(given: Given) -> dict[str, int]:
-    try:
-        return {name: parse_usd(text) for name, text in _known(given.price, "--price", PRICED).items()}
-    except ValueError as error:
-        raise click.UsageError(f"--price: {error}") from None
-
-
-def _known(pairs: tuple[tuple[str, str], ...], option: str, names: tuple[str, ...]) -> dict[str, str]:
-    for name, _ in pairs:
-        if name not in names:
-            raise click.UsageError(f"{option}: {name!r} is none of {', '.join(names)}")
-    return dict(pairs)
-
-
 def _looked_at(given: Given, kind: str, reading: Reading) -> Reading:
     """Return the reading with its shift, after a first look at the file: its columns, and its latest time if asked."""
     with _opened(given.file) as file:
-        if kind == "csv":
-            _check_columns(csv_header(file), reading)
-            file.seek(0)
+        _check_columns(file, kind, reading)
         if given.ending_at is None:
             return reading
         latest = max(_times(_records(file, kind), reading), default=given.ending_at)
@@ -161,15 +77,22 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
     except HeaderError as error:
         raise click.UsageError(f"{file}: {error}") from None
     except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from None
+        raise Failure(f"{file}: {error.strerror or error}") from None
 
 
-def _check_columns(header: list[str], reading: Reading) -> None:
-    if wrong := lacking(header, reading):
-        has = ", ".join(shown(name) for name in header)
-        raise click.UsageError(f"{'; '.join(wrong)}. The file has: {has}")
-    if left := ignored(header, reading):
+def _check_columns(file: BinaryIO, kind: str, reading: Reading) -> None:
+    """Refuse a CSV file that lacks a column, and tell which columns, or fields of the first line, are not read."""
+    if kind == "csv":
+        columns = csv_header(file)
+        if wrong := lacking(columns, reading):
+            has = ", ".join(shown(name) for name in columns)
+            raise click.UsageError(f"{'; '.join(wrong)}. The file has: {has or 'none'}")
+    else:
+        fields = (record.fields for record in json_records(file))
+        columns = list(next((found for found in fields if not isinstance(found, LineError)), ()))
+    if left := ignored(columns, reading):
         click.echo(f"Not read: {', '.join(shown(name) for name in left)}.", err=True)
+    file.seek(0)
 
 
 def _records(file: BinaryIO, kind: str) -> Iterator[Record]:
@@ -187,8 +110,8 @@ async def _import(
     connection: Connection, given: Given, kind: str, reading: Reading, tally: Tally, patience: float
 ) -> None:
     console = Console(stderr=True, highlight=False)
-    with _opened(given.file) as file, _progress(console, given.file) as progress:
-        task = progress.add_task("", total=given.file.stat().st_size)
+    with _opened(given.file) as file, _progress(console) as progress:
+        task = progress.add_task(shown(given.file.name), total=given.file.stat().st_size)
         async with connection.channel() as channel:
             importer = Importer(
                 usage_service_pb2_grpc.UsageServiceStub(channel),
@@ -201,8 +124,8 @@ async def _import(
             await importer.send(batches(_records(file, kind), reading, tally, file.tell))
 
 
-def _progress(console: Console, file: Path) -> Progress:
-    columns = (TextColumn(file.name, markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

@@ -61,6 +61,8 @@ class Tally:
             yield f"  line {problem.line}: {problem.outcome.lower()}: {problem.why}"
         if (more := self.unrecorded - len(self.problems)) > 0:
             yield f"  … and {more:,} more"
+        if self.counts["CONFLICT"]:
+            yield "A conflict has the name of a recorded event and other content; other events take another --source."
 
 
 @dataclass(slots=True)

@@ -117,6 +117,8 @@ def json_records(file: BinaryIO) -> Iterator[Record]:
 def _parsed(text: str) -> Fields | LineError:
     try:
         found = json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        return LineError(f"the line is no JSON: {error.msg} at column {error.colno}")
     except (ValueError, RecursionError) as error:
         return LineError(f"the line is no JSON: {error}")
     if not isinstance(found, dict):

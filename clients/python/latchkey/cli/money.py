@@ -65,7 +65,9 @@ def nanos_of(amount: Money) -> int:
 
 
 def money_of(nanos: int) -> Money:
-    """Return nano-dollars as a Money, both of whose parts carry the sign."""
+    """Return nano-dollars as a Money, both of whose parts carry the sign; raises ValueError for too many dollars."""
     sign = -1 if nanos < 0 else 1
     units, rest = divmod(abs(nanos), NANOS)
+    if units >= 10**_DOLLARS_DIGITS_MAX:
+        raise ValueError(f"{dollars(nanos)} is too many dollars")
     return Money(currency_code="USD", units=sign * units, nanos=sign * rest)
