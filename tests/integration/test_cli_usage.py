@@ -273,7 +273,8 @@ async def test_each_line_has_its_own_fate_and_any_that_is_not_recorded_ends_with
     answer = await usage(service, owner, "import", str(file))
 
     told_by = [line.strip().split(": ")[:2] for line in answer.out.splitlines()[1:-1]]
-    assert (answer.status, answer.err) == (1, "Not read: colour.\n")
+    assert answer.status == 1
+    assert answer.err.startswith("Not read: colour.\n")
     assert answer.out.splitlines()[0] == "9 lines: 2 new, 1 duplicate, 1 conflict, 5 rejected"
     assert told_by == [
         ["line 3", "conflict"],

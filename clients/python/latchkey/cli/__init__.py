@@ -4,6 +4,9 @@ import os
 import sys
 from importlib import import_module
 
+INTERRUPTED = 130
+"""The exit status of what a user ended with Ctrl-C."""
+
 _EXTRA = ("click", "rich", "tenacity")
 
 
@@ -18,4 +21,6 @@ def main() -> None:
         if missing not in _EXTRA:
             raise
         sys.exit(f"latchkey: {missing} is missing; install it: pip install 'latchkey-client[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     commands.main()

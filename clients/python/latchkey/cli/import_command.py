@@ -15,6 +15,7 @@ import grpc
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from latchkey.cli import INTERRUPTED
 from latchkey.cli.connection import Connection, Reach, connect, connection_options
 from latchkey.cli.events import Reading, ignored, lacking, occurred
 from latchkey.cli.failures import Failure, told
@@ -26,7 +27,6 @@ from latchkey.cli.parameters import picked
 from latchkey.v1 import usage_service_pb2_grpc
 
 RESUME = "Run the same command again to go on: what was recorded is a duplicate then, and counts once."
-_INTERRUPTED = 130
 
 
 @click.command(name="import")
@@ -40,23 +40,26 @@ def import_(patience: float, **options: Any) -> None:
     (JSON), source, event_id. A line without an event_id is named by its content, so that a file imported twice counts
     once. The credential is a management key's secret with the role VERIFIER, in LK_TOKEN or a --token-file.
     """
-    given = picked(Given, options)
-    kind = format_of(given)
-    reading = _looked_at(given, kind, reading_of(given))
     connection = connect(picked(Reach, options), os.environ.get("LK_TOKEN", ""))
     tally = Tally()
     try:
-        asyncio.run(_import(connection, given, kind, reading, tally, patience))
+        _run(connection, picked(Given, options), tally, patience)
     except KeyboardInterrupt:
         _summarise(tally)
         click.echo(f"Interrupted. {RESUME}", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except grpc.aio.AioRpcError as error:
         _summarise(tally)
         raise Failure(f"{told(error, connection.address, connection.tls is not None)}\n{RESUME}") from None
     _summarise(tally)
     if tally.unrecorded:
         sys.exit(1)
+
+
+def _run(connection: Connection, given: Given, tally: Tally, patience: float) -> None:
+    kind = format_of(given)
+    reading = _looked_at(given, kind, reading_of(given))
+    asyncio.run(_import(connection, given, kind, reading, tally, patience))
 
 
 def _looked_at(given: Given, kind: str, reading: Reading) -> Reading:
