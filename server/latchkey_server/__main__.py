@@ -1,7 +1,10 @@
-"""The command line: serve, migrate, bootstrap, config."""
+"""The command line: serve, migrate, bootstrap, maintain, rebuild-usage, config."""
 
+import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -10,15 +13,21 @@ import uvloop
 
 from latchkey_server.app import build_workspaces
 from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.ids import WORKSPACE, format_id
 from latchkey_server.observability import configure_logging
-from latchkey_server.opening import StartError, open_storage, utc_now
+from latchkey_server.opening import StartError, Storage, keeping_of, open_storage, utc_now
 from latchkey_server.settings import Settings, SettingsError, describe, load_settings
-from latchkey_server.storage.migrate import migrate
+from latchkey_server.storage.maintenance import Done
+from latchkey_server.storage.migrate import migrate, schema_trouble
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.postgres_binaries import EmbeddedError
-from latchkey_server.upkeep import trouble_of
+from latchkey_server.storage.usage_rebuild import rebuild_usage
+from latchkey_server.upkeep import Readiness, Upkeep, trouble_of
 from latchkey_server.worker import serve, take_orders
 from latchkey_server.workers import serve_with_workers
+
+_LEASE_SECONDS = 70
+"""How long a command waits for another server's upkeep: longer than the lease of one that died."""
 
 
 @click.group(help="Latchkey: API keys with environments, as a gRPC service.")
@@ -46,6 +55,22 @@ def worker_command() -> None:
 def migrate_command() -> None:
     """Run the migrations that are missing."""
     _run(_migrate)
+
+
+@main.command(name="maintain", help="Do the upkeep that servers do hourly: partitions, retention, packing.")
+def maintain_command() -> None:
+    """Do all upkeep once."""
+    _run(_maintain)
+
+
+@main.command(
+    name="rebuild-usage",
+    help="Compute the roll-ups of usage anew from the events and tell every difference; exits with 1 if there is one.",
+)
+@click.option("--write", is_flag=True, help="Put what was computed in the place of what differs.")
+def rebuild_usage_command(write: bool) -> None:
+    """Compare the roll-ups with the rows."""
+    _run(lambda settings: _rebuild_usage(settings, write=write))
 
 
 @main.command(help="Make the root workspace of a new database and print its first OWNER's secret, once.")
@@ -117,12 +142,53 @@ def _welcome(address: str, owner_secret: str | None, settings: Settings) -> str:
 
 
 async def _migrate(settings: Settings) -> None:
-    async with open_storage(settings) as storage, storage.database.connection() as connection:
+    async with open_storage(settings) as storage, storage.upkeep.connection() as connection:
         applied = await migrate(connection)
         await ensure_partitions(connection, utc_now(), settings.usage_accepted)
     for name in applied:
         click.echo(f"applied {name}")
     click.echo("The schema is up to date.")
+
+
+async def _maintain(settings: Settings) -> None:
+    async with _migrated_storage(settings) as storage:
+        upkeep = Upkeep(storage.upkeep, keeping_of(settings), Readiness(), utc_now)
+        done = await _until_done(upkeep)
+    for name, number in asdict(done).items():
+        click.echo(f"{name.replace('_', ' ')}: {number}")
+
+
+async def _until_done(upkeep: Upkeep) -> Done:
+    for _ in range(_LEASE_SECONDS):
+        done = await upkeep.maintain()
+        if done is not None:
+            return done
+        await asyncio.sleep(1)
+    raise StartError("another server is at it and has not finished; look at its log, or try again later")
+
+
+async def _rebuild_usage(settings: Settings, *, write: bool) -> None:
+    async with _migrated_storage(settings) as storage:
+        days, wrong = 0, 0
+        async for workspace_id, what, differences in rebuild_usage(storage.upkeep, write=write):
+            days += 1
+            if differences:
+                wrong += 1
+                click.echo(f"{format_id(WORKSPACE, workspace_id)} {what}: {differences.told}")
+    click.echo(f"{days} days of workspaces computed anew, {wrong} with differences{' (written)' if write else ''}.")
+    if wrong:
+        sys.exit(1)
+
+
+@asynccontextmanager
+async def _migrated_storage(settings: Settings) -> AsyncIterator[Storage]:
+    """Open a database whose schema this server knows."""
+    async with open_storage(settings) as storage:
+        async with storage.database.connection() as connection:
+            trouble = await schema_trouble(connection)
+        if trouble:
+            raise StartError(trouble)
+        yield storage
 
 
 async def _bootstrap(settings: Settings) -> None:

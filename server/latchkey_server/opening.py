@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -14,12 +14,16 @@ from latchkey_server.domain.secret import Peppers
 from latchkey_server.settings import Settings, read_peppers
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.maintenance import Keeping
 from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
 from latchkey_server.storage.private_file import create_private_file
 
 PEPPER_FILE = "peppers"
+UPKEEP_POOL_SIZE, UPKEEP_SECONDS = 2, 3600.0
+"""Connections for upkeep, migrations and rebuilding, and how long a statement of theirs may take."""
+
 CONNECTIONS_MIN = 100
 """What an embedded PostgreSQL always has room for."""
 
@@ -36,11 +40,13 @@ utc_now: Final[Clock] = partial(datetime.now, UTC)
 class Storage:
     """An open database with the peppers that its hashes are made with; ``dsn`` is never shown.
 
-    Look-ups have connections of their own: whatever keeps the others busy, a verification finds one.
+    Look-ups have connections of their own: whatever keeps the others busy, a verification finds one. So has upkeep,
+    whose statements may take long.
     """
 
     database: Database
     lookups: Database
+    upkeep: Database
     peppers: Peppers
     dsn: str
     embedded: EmbeddedServer | None
@@ -64,12 +70,27 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
             pool(pool_size=settings.pool_size, statement_timeout=settings.call_timeout)
         )
         lookups = await stack.enter_async_context(pool(pool_size=settings.lookup_pool_size))
-        yield Storage(database, lookups, load_peppers(settings), dsn, embedded)
+        upkeep = await stack.enter_async_context(pool(pool_size=UPKEEP_POOL_SIZE, statement_timeout=UPKEEP_SECONDS))
+        yield Storage(database, lookups, upkeep, load_peppers(settings), dsn, embedded)
 
 
 def _connections(settings: Settings) -> int:
     """Return how many connections all processes of a server may open: pools, one that listens, and the parent's."""
-    return (settings.workers + 1) * (settings.pool_size + settings.lookup_pool_size + 1)
+    return (settings.workers + 1) * (settings.pool_size + settings.lookup_pool_size + UPKEEP_POOL_SIZE + 1)
+
+
+def keeping_of(settings: Settings) -> Keeping:
+    """Return how long the database keeps what it holds of usage."""
+
+    def days(number: int | None) -> timedelta | None:
+        return None if number is None else timedelta(days=number)
+
+    return Keeping(
+        accepted=settings.usage_accepted,
+        events=days(settings.usage_retention_days),
+        identities=days(settings.usage_identity_days),
+        counts=timedelta(days=settings.verification_retention_days),
+    )
 
 
 def load_peppers(settings: Settings) -> Peppers:
@@ -89,7 +110,7 @@ def load_peppers(settings: Settings) -> Peppers:
 
 async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -> None:
     """Bring an embedded database up to date."""
-    async with storage.database.connection() as connection:
+    async with storage.upkeep.connection() as connection:
         await migrate(connection)
         await ensure_partitions(connection, clock(), settings.usage_accepted)
         await pepper_trouble(connection, storage.peppers, clock())

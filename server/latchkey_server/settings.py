@@ -64,9 +64,20 @@ class Settings(BaseSettings):
     usage_accepted_days: Annotated[
         int, Field(ge=1, le=366, description="how many days back a usage event may have happened")
     ] = 35
-    last_used_interval: Annotated[
-        float, Field(gt=0, le=3600, description="seconds between writes of last_used_time")
-    ] = 10.0
+    usage_retention_days: Annotated[
+        int | None,
+        Field(ge=2, le=36_600, description="days for which usage events are kept; reports stay; for ever if not given"),
+    ] = None
+    usage_identity_days: Annotated[
+        int | None,
+        Field(ge=3, le=36_600, description="days for which an event's id is recognised; for ever if not given"),
+    ] = None
+    flush_interval: Annotated[
+        float, Field(gt=0, le=60, description="seconds between writes of verification counts and last_used_time")
+    ] = 1.0
+    verification_retention_days: Annotated[
+        int, Field(ge=1, le=36_600, description="days for which verification counts are kept")
+    ] = 90
     tls_certificate: Annotated[Path | None, Field(description="PEM chain; with it the server speaks TLS")] = None
     tls_private_key: Annotated[Path | None, Field(description="PEM key of that certificate")] = None
     tls_client_ca: Annotated[Path | None, Field(description="PEM; clients must show a certificate of it")] = None
@@ -112,12 +123,23 @@ class Settings(BaseSettings):
             raise ValueError("LATCHKEY_TLS_CLIENT_CA needs LATCHKEY_TLS_CERTIFICATE")
         if self.metrics_listen and port_of(self.metrics_listen) + self.workers - 1 > PORT_MAX:
             raise ValueError(f"LATCHKEY_METRICS_LISTEN leaves no port up to {PORT_MAX} for each of LATCHKEY_WORKERS")
+        self._check_retention()
         if self.database_url is not None and self.peppers is None:
             raise ValueError(
                 "LATCHKEY_PEPPERS is required with LATCHKEY_DATABASE_URL; "
                 'make one with: echo "p1:$(openssl rand -base64 32)"'
             )
         return self
+
+    def _check_retention(self) -> None:
+        kept, accepted, known = self.usage_retention_days, self.usage_accepted_days, self.usage_identity_days
+        if kept is not None and kept <= accepted:
+            raise ValueError("LATCHKEY_USAGE_RETENTION_DAYS must be more than LATCHKEY_USAGE_ACCEPTED_DAYS")
+        if known is not None and (kept is None or known < kept + accepted):
+            raise ValueError(
+                "LATCHKEY_USAGE_IDENTITY_DAYS must be at least LATCHKEY_USAGE_RETENTION_DAYS, which it needs, "
+                "and LATCHKEY_USAGE_ACCEPTED_DAYS together"
+            )
 
     @property
     def usage_accepted(self) -> timedelta:

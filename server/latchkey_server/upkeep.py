@@ -1,7 +1,7 @@
-"""What runs beside the calls: looking at the database, telling health, making partitions ahead, pruning."""
+"""What runs beside the calls: looking at the database, telling health, the database's upkeep."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Any
@@ -13,10 +13,10 @@ from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.storage.database import Connection, Database
+from latchkey_server.storage.leases import Lease
+from latchkey_server.storage.maintenance import Done, Keeping, LeaseLost, Maintenance
 from latchkey_server.storage.migrate import schema_trouble
-from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
-from latchkey_server.storage.pruning import prune
 from latchkey_server.storage.reach import Reach
 from latchkey_server.transport.health import SERVICES, STALE_SERVICES, Health
 
@@ -24,9 +24,8 @@ _WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 """How long a look waits for the database: health is to be told in an outage too, above all then."""
 
-_UPKEEP_SECONDS = 3600.0
-_RETRY_SECONDS = 10.0
-_KEPT = timedelta(days=1)
+_MAINTAIN_EVERY = timedelta(hours=1)
+_FOLD_SECONDS = 10.0
 
 log = structlog.get_logger("latchkey")
 
@@ -109,31 +108,48 @@ class Watch:
 
 
 class Upkeep:
-    """Makes partitions ahead and removes what is kept for a day only."""
+    """Does the database's upkeep, one server of all at a time: all of it each hour, retagged keys within seconds."""
 
-    def __init__(self, database: Database, usage_accepted: timedelta, readiness: Readiness, clock: Clock) -> None:
+    def __init__(self, database: Database, keeping: Keeping, readiness: Readiness, clock: Clock) -> None:
         self._database = database
-        self._usage_accepted = usage_accepted
+        self._keeping = keeping
         self._readiness = readiness
         self._clock = clock
 
     async def run(self) -> None:
-        """Do it each hour until cancelled; what an outage prevents is done soon after."""
+        """Do what is due until cancelled; what an outage prevents is done soon after."""
         while True:
-            done = await self.once()
-            await asyncio.sleep(_UPKEEP_SECONDS if done else _RETRY_SECONDS)
+            if self._readiness.ready:
+                with suppress(LatchkeyError):
+                    await self.maintain(_MAINTAIN_EVERY)
+                    await self._under_lease("fold", timedelta(seconds=_FOLD_SECONDS), Maintenance.fold)
+            await asyncio.sleep(_FOLD_SECONDS)
 
-    async def once(self) -> bool:
-        """Do it once and tell whether it is done."""
-        if not self._readiness.ready:
-            return False
+    async def maintain(self, every: timedelta = timedelta(0)) -> Done | None:
+        """Do all of it; None when another server is at it, or did it less than ``every`` ago.
+
+        Raises DatabaseUnavailable.
+        """
+        return await self._under_lease("maintain", every, Maintenance.run)
+
+    async def _under_lease(
+        self, name: str, every: timedelta, work: Callable[[Maintenance], Awaitable[object]]
+    ) -> Done | None:
+        lease = Lease(self._database, name)
+        if not await lease.take(every):
+            return None
+        maintenance = Maintenance(self._database, self._keeping, lease.take, self._clock())
+        done = False
         try:
-            async with self._database.connection() as connection:
-                await ensure_partitions(connection, self._clock(), self._usage_accepted)
-                await prune(connection, self._clock() - _KEPT)
-        except LatchkeyError:
-            return False
-        return True
+            await work(maintenance)
+            done = True
+        except LeaseLost:
+            return None
+        finally:
+            # In an outage it ends by itself.
+            with suppress(LatchkeyError):
+                await lease.give_back(done=done)
+        return maintenance.done
 
 
 async def background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from datetime import timedelta
 
 import asyncpg
 import grpc
@@ -25,16 +26,14 @@ from latchkey.v1 import (
     usage_service_pb2,
     workspace_pb2,
 )
-from latchkey_server.domain.ids import new_id
 from latchkey_server.domain.secret import MANAGEMENT_PREFIX, new_secret
 from latchkey_server.opening import utc_now
-from latchkey_server.storage.database import open_database
-from latchkey_server.storage.last_used import LastUsedWriter
 from tests.integration.test_keys import update
 from tests.integration.test_usage import NEW, REJECTED, event, nanos, report
 from tests.support.matrix_calls import call
 from tests.support.matrix_world import own_workspace, today
 from tests.support.service import PEPPERS, Client, Service, rejection, serving, settings_for
+from tests.support.upkeep import differences
 
 INVALID = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
 
@@ -99,24 +98,6 @@ async def test_a_replay_shows_nothing_that_the_caller_may_no_longer_see(owner: C
     failed = await rejection(caller.keys.CreateKey(request))
 
     assert failed.reason == "KEY_NOT_FOUND"
-
-
-async def test_a_flush_of_last_uses_that_is_cut_short_loses_nothing(dsn: str) -> None:
-    async with open_database(dsn, pool_size=1, timeout=30) as database:
-        writer = LastUsedWriter(database, 60)
-        workspace_id, key_id = new_id(), new_id()
-        writer.touch(workspace_id, key_id, utc_now())
-        async with database.connection() as held:
-            cut = asyncio.create_task(writer.flush())
-            await asyncio.sleep(0)
-            cut.cancel()
-            await asyncio.gather(cut, return_exceptions=True)
-            before = await held.fetchval("SELECT count(*) FROM key_last_used")
-        await writer.flush()
-        async with database.connection() as reading:
-            after = await reading.fetchval("SELECT count(*) FROM key_last_used")
-
-    assert (before, after) == (0, 1)
 
 
 @pytest.mark.parametrize("path", ["enabled", "model_limits.enabled"])
@@ -233,10 +214,13 @@ async def test_items_are_counted_before_they_are_read(
 async def make_large_events(owner: Client, service: Service, value: int, *columns: str) -> None:
     """Record three events and give them a number that no event may have any more."""
     key_id = (await owner.create_key()).key.key_id
-    await report(owner, [event(key_id, f"large-{number}") for number in range(3)])
+    now = utc_now()
+    moments = [now - timedelta(minutes=20 * number) for number in range(3)]
+    await report(owner, [event(key_id, f"large-{at}", moment=moment) for at, moment in enumerate(moments)])
     connection = await asyncpg.connect(service.dsn)
     await connection.execute(f"UPDATE usage_event SET {', '.join(f'{column} = $1' for column in columns)}", value)
     await connection.close()
+    assert await differences(service.dsn, write=True)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from latchkey_server.storage.embedded import EmbeddedServer
 from latchkey_server.storage.migrate import migrate, migrations, schema_trouble
 from latchkey_server.storage.partitions import days_needed, ensure_partitions
 from tests.support.service import serving
+from tests.support.upkeep import maintain
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 BACK = timedelta(days=35)
 
 # Global by nature: small, found by hash or id without a workspace, or not a tenant's at all.
-NOT_A_TENANTS = {"pepper", "schema_migration", "secret_hash"}
+NOT_A_TENANTS = {"lease", "pepper", "schema_migration", "secret_hash"}
 
 
 async def empty_database(postgres: EmbeddedServer, name: str) -> str:
@@ -115,6 +116,7 @@ async def test_changes_and_answered_requests_are_kept_for_a_day(dsn: str) -> Non
     async with serving(dsn) as present:
         new = await present.client(past.root_secret)
         made = await new.keys.CreateKey(key_service_pb2.CreateKeyRequest(request_id="new"))
+    await maintain(dsn)
     connection = await asyncpg.connect(dsn)
     changes = await connection.fetch("SELECT revision FROM change")
     requests = await connection.fetch("SELECT request_id FROM answered_request")

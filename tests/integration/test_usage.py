@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
@@ -22,6 +21,7 @@ from latchkey.v1 import (
 from latchkey_server.opening import utc_now
 from tests.integration.test_keys import get, revoke, update
 from tests.support.service import Client, Service, serving
+from tests.support.upkeep import differences, maintain
 
 NOW = datetime.now(UTC)
 TODAY = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -390,20 +390,6 @@ async def test_roll_ups_always_equal_the_rows(owner: Client, dsn: str) -> None:
         back.occurred_time.CopyFrom(item.occurred_time)
         await report(owner, [item, back])
 
-    connection = await asyncpg.connect(dsn)
-    measures = "sum(requests), sum(input_tokens), sum(output_tokens), sum(cached_tokens)"
-    costs = "sum(cost_nanos) FILTER (WHERE type = 1), coalesce(sum(cost_nanos) FILTER (WHERE type <> 1), 0)"
-    day = "(occurred_time AT TIME ZONE 'UTC')::date"
-    rows = await connection.fetch(
-        f"SELECT key_id, {day}, {costs}, {measures} FROM usage_event GROUP BY 1, 2 ORDER BY 1, 2"
-    )
-    days = await connection.fetch(
-        "SELECT key_id, day, spend_nanos, adjustment_nanos, requests, input_tokens, output_tokens, cached_tokens "
-        "FROM usage_key_day ORDER BY 1, 2"
-    )
-    totals = await connection.fetch("SELECT key_id, spend_nanos + adjustment_nanos FROM usage_key_total ORDER BY 1")
-    sums = await connection.fetch("SELECT key_id, sum(cost_nanos) FROM usage_event GROUP BY 1 ORDER BY 1")
-    await connection.close()
-
-    assert [tuple(row) for row in rows] == [tuple(row) for row in days]
-    assert [tuple(row) for row in sums] == [tuple(row) for row in totals]
+    assert await differences(dsn) == {}
+    await maintain(dsn)
+    assert await differences(dsn) == {}

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from latchkey_server.domain import usage
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.errors import InvalidField
 from latchkey_server.domain.freshness import History
@@ -28,7 +29,7 @@ from latchkey_server.domain.model import (
     Workspace,
     WorkspaceSettings,
 )
-from latchkey_server.domain.usage import UsageEvent, UsageType
+from latchkey_server.domain.usage import StoredEvent, UsageEvent, UsageType
 from latchkey_server.domain.validation import Violations
 from latchkey_server.domain.verification import Question, Record
 from latchkey_server.domain.verifier import Asked
@@ -247,3 +248,9 @@ def problems_of(found: Violations) -> list[tuple[str, str]]:
 def fields_of(error: pytest.ExceptionInfo[InvalidField]) -> list[str]:
     """Return the paths that an InvalidField names."""
     return [violation.field for violation in error.value.violations]
+
+
+def stored(event: UsageEvent, member: str = "") -> StoredEvent:
+    """Return an event as it is recorded."""
+    requests = usage.default_requests(event)
+    return StoredEvent(event, usage.id_hash(event.source, event.event_id), usage.content_hash(event), member, requests)

@@ -336,6 +336,15 @@ class ServerStopping(Unavailable):
         super().__init__("The server is shutting down; retry.")
 
 
+class Overloaded(Unavailable):
+    """More is waiting to be written than a server holds."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self) -> None:
+        super().__init__("More usage is waiting to be written than the server holds; retry with back-off.")
+
+
 class Deadline(LatchkeyError):
     """An item or call was not finished in its time."""
 

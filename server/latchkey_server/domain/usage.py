@@ -1,19 +1,18 @@
-"""Usage events: what is accepted, which ones are the same, and what they add to the roll-ups (spec §5).
+"""Usage events: what is accepted, and which ones are the same (spec §5).
 
 Money is int64 nano-dollars; there are no floats anywhere.
 """
 
 import enum
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.model import NANOS, Json
+from latchkey_server.domain.sha256 import sha256
 from latchkey_server.domain.validation import (
     MEMBER_MAX,
     UNITS_MAX,
@@ -24,6 +23,7 @@ from latchkey_server.domain.validation import (
     check_token,
 )
 
+_json = json.encoder.encode_basestring_ascii
 COST_MAX = 1_000_000 * NANOS
 # An answer's sums are int64: beyond it lie over nine thousand million maximal events, half that for total_tokens.
 COUNT_MAX = UNITS_MAX
@@ -51,8 +51,7 @@ class Outcome(enum.IntEnum):
     REJECTED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEvent:
+class UsageEvent(NamedTuple):
     """An event as it was sent, before defaults; ``cost`` in nano-dollars, times to the microsecond."""
 
     source: str
@@ -72,8 +71,7 @@ class UsageEvent:
     metadata: Json | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(NamedTuple):
     """An event with its identity, its content and its defaults."""
 
     event: UsageEvent
@@ -83,26 +81,11 @@ class StoredEvent:
     requests: int
 
 
-@dataclass(frozen=True, slots=True)
-class ItemResult:
+class ItemResult(NamedTuple):
     """What became of one event; ``error`` says why it is REJECTED or CONFLICT."""
 
     outcome: Outcome
     error: LatchkeyError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RollUp:
-    """What events add to one key on one UTC day; ``spend`` and ``adjustments`` in nano-dollars."""
-
-    key_id: UUID
-    day: date
-    spend: int = 0
-    adjustments: int = 0
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
 
 
 def check_event(event: UsageEvent) -> None:
@@ -156,65 +139,32 @@ def check_time(event: UsageEvent, earliest: datetime, latest: datetime) -> None:
         )
 
 
-def stored(event: UsageEvent, key_member: str) -> StoredEvent:
-    """Return the event with its hashes and defaults; ``key_member`` is stamped on it when it names no member."""
-    default_requests = 1 if event.type is UsageType.CONSUME else 0
-    return StoredEvent(
-        event=event,
-        id_hash=id_hash(event.source, event.event_id),
-        content_hash=content_hash(event),
-        member=key_member if event.member is None else event.member,
-        requests=default_requests if event.requests is None else event.requests,
-    )
+def default_requests(event: UsageEvent) -> int:
+    """Return the requests that an event stands for: what it says, else one for CONSUME."""
+    if event.requests is not None:
+        return event.requests
+    return 1 if event.type is UsageType.CONSUME else 0
 
 
 def id_hash(source: str, event_id: str) -> bytes:
     """Return the 16 bytes that stand for an event's identity in its workspace."""
-    return hashlib.sha256(f"{source}\n{event_id}".encode()).digest()[:16]
+    return sha256(f"{source}\n{event_id}".encode()).digest()[:16]
 
 
 def content_hash(event: UsageEvent) -> bytes:
     """Return 16 bytes over the fixed list of fields that make two events the same, as sent, before defaults."""
-    content = [
-        str(event.key_id),
-        int(event.type),
-        event.member,
-        event.model,
-        event.task,
-        event.requests,
-        event.input_tokens,
-        event.output_tokens,
-        event.cached_tokens,
-        event.cost,
-        event.occurred_time.astimezone(UTC).isoformat(timespec="microseconds"),
-        event.operation_id,
-        event.metadata,
-    ]
-    text = json.dumps(content, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode()).digest()[:16]
+    member, requests, metadata = event.member, event.requests, event.metadata
+    # The compact JSON of a list of these, put together by hand: it is made for every event, and stands for ever.
+    occurred = event.occurred_time
+    utc = occurred if occurred.tzinfo is UTC else occurred.astimezone(UTC)
+    text = (
+        f'["{event.key_id}",{int(event.type)},{"null" if member is None else _json(member)},{_json(event.model)},'
+        f"{_json(event.task)},{'null' if requests is None else requests},{event.input_tokens},{event.output_tokens},"
+        f'{event.cached_tokens},{event.cost},"{utc.isoformat(timespec="microseconds")}",'
+        f"{_json(event.operation_id)},{'null' if metadata is None else _canonical(metadata)}]"
+    )
+    return sha256(text.encode()).digest()[:16]
 
 
-def roll_up(events: Iterable[StoredEvent]) -> list[RollUp]:
-    """Return what the events add to each key and UTC day, sorted, so that concurrent batches can't deadlock."""
-    sums: dict[tuple[UUID, date], list[int]] = {}
-    for item in events:
-        event = item.event
-        added = sums.setdefault((event.key_id, event.occurred_time.astimezone(UTC).date()), [0] * 6)
-        consumed = event.type is UsageType.CONSUME
-        added[0] += event.cost if consumed else 0
-        added[1] += 0 if consumed else event.cost
-        added[2] += item.requests
-        added[3] += event.input_tokens
-        added[4] += event.output_tokens
-        added[5] += event.cached_tokens
-    return [RollUp(key_id, day, *added) for (key_id, day), added in sorted(sums.items())]
-
-
-def compare(known: Mapping[bytes, bytes], event: UsageEvent) -> ItemResult | None:
-    """Return DUPLICATE or CONFLICT for an event whose identity is known, else None."""
-    recorded = known.get(id_hash(event.source, event.event_id))
-    if recorded is None:
-        return None
-    if recorded == content_hash(event):
-        return ItemResult(Outcome.DUPLICATE)
-    return ItemResult(Outcome.CONFLICT, errors.UsageConflict())
+def _canonical(metadata: Json) -> str:
+    return json.dumps(metadata, separators=(",", ":"), sort_keys=True)

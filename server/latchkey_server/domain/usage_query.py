@@ -1,13 +1,16 @@
 """QueryUsage and ListUsageEvents: what may be asked, by whom, and page by page (spec §5)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.buckets import Bucket, Width, buckets, check_range, time_zone
 from latchkey_server.domain.paging import Page
 from latchkey_server.domain.ports import Clock, Store, Transaction
+from latchkey_server.domain.shares import Shares
 from latchkey_server.domain.usage_report import (
     Dimension,
     EventPage,
@@ -41,8 +44,9 @@ class UsageAsk:
 class UsageQueries:
     """Answers questions about usage, in the caller's workspace and apis only."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, shares: Shares, clock: Clock) -> None:
         self._store = store
+        self._shares = shares
         self._clock = clock
 
     async def report(self, caller: Caller, ask: UsageAsk, size: int, cursor: str | None) -> UsageReport:
@@ -55,7 +59,8 @@ class UsageQueries:
                 return UsageReport(as_of=self._clock())
             return await tx.usage.report(caller.workspace_id, replace(question, wanted=bound))
 
-        report = await self._store.read(work)
+        async with self._shares.one(caller.workspace_id):
+            report = await self._store.read(work)
         # No row can hold more of anything than the whole.
         report.totals.require_told()
         return report
@@ -78,7 +83,8 @@ class UsageQueries:
             ]
             return Page(shown, shown[-1].cursor if len(found) > asked.limit else None, lambda record: record.cursor)
 
-        return await self._store.read(work)
+        async with self._shares.one(caller.workspace_id):
+            return await self._store.read(work)
 
 
 def default_range(start: datetime | None, end: datetime | None, now: datetime) -> Bucket:
@@ -88,21 +94,43 @@ def default_range(start: datetime | None, end: datetime | None, now: datetime) -
     return start or until - day, until
 
 
-def _question(ask: UsageAsk, size: int, cursor: str | None) -> UsageQuestion:
-    check_range(ask.start, ask.end)
+def check_report(start: datetime, end: datetime, group_by: Sequence[object], top: int) -> None:
+    """Raise InvalidField for a range, groups or a top that no report can have."""
+    check_range(start, end)
     found = Violations()
-    if not 0 <= ask.top <= TOP_MAX:
+    if not 0 <= top <= TOP_MAX:
         found.add("top", f"must be 0 to {TOP_MAX:,}")
-    if len(set(ask.group_by)) != len(ask.group_by):
+    if len(set(group_by)) != len(group_by):
         found.add("group_by", "must not name a dimension twice")
     found.check()
+
+
+def offset_of(cursor: str | None) -> int:
+    """Return how many rows of a report come before a page; raises PageTokenInvalid."""
+    if cursor is None:
+        return 0
+    if not cursor.isdecimal() or len(cursor) > 12:
+        raise errors.PageTokenInvalid
+    return int(cursor)
+
+
+def within_binding(caller: Caller, api_ids: tuple[UUID, ...]) -> tuple[UUID, ...] | None:
+    """Return the apis to ask about, narrowed to the caller's binding; None when nothing can match."""
+    if not caller.api_ids:
+        return api_ids
+    narrowed = caller.api_ids.intersection(api_ids) if api_ids else caller.api_ids
+    return tuple(sorted(narrowed)) or None
+
+
+def _question(ask: UsageAsk, size: int, cursor: str | None) -> UsageQuestion:
+    check_report(ask.start, ask.end, ask.group_by, ask.top)
     return UsageQuestion(
         buckets=buckets(ask.start, ask.end, ask.width, time_zone(ask.zone)),
         group_by=ask.group_by,
         wanted=_normalized(ask.wanted),
         top=ask.top if ask.group_by else 0,
         order_by=ask.order_by,
-        offset=_offset(cursor),
+        offset=offset_of(cursor),
         limit=size,
     )
 
@@ -122,18 +150,8 @@ def _normalized(wanted: UsageFilter) -> UsageFilter:
 
 def _bound(caller: Caller, wanted: UsageFilter) -> UsageFilter | None:
     """Return the filter narrowed to the caller's api binding; None when nothing can match."""
-    if not caller.api_ids:
-        return wanted
-    api_ids = caller.api_ids.intersection(wanted.api_ids) if wanted.api_ids else caller.api_ids
-    return replace(wanted, api_ids=tuple(sorted(api_ids))) if api_ids else None
-
-
-def _offset(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    if not cursor.isdecimal() or len(cursor) > 12:
-        raise errors.PageTokenInvalid
-    return int(cursor)
+    api_ids = within_binding(caller, wanted.api_ids)
+    return None if api_ids is None else replace(wanted, api_ids=api_ids)
 
 
 def _event_cursor(cursor: str | None) -> tuple[datetime, bytes] | None:

@@ -1,41 +1,40 @@
 """ReportUsage: each event becomes NEW, DUPLICATE, CONFLICT or REJECTED by itself; acknowledged means committed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
-from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access import Caller
-from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.combinations import CombinationMemory, bounded
+from latchkey_server.domain.fence import unfenced
+from latchkey_server.domain.group_commit import GroupCommit
 from latchkey_server.domain.ports import Clock, Store, Transaction
-from latchkey_server.domain.usage import (
-    ItemResult,
-    Outcome,
-    StoredEvent,
-    UsageEvent,
-    check_event,
-    check_time,
-    compare,
-    id_hash,
-    roll_up,
-    stored,
+from latchkey_server.domain.usage import ItemResult, StoredEvent
+from latchkey_server.domain.usage_outcomes import (
+    Candidate,
+    Checked,
+    Item,
+    Ready,
+    Window,
+    checked,
+    first_of_each,
+    outcomes,
+    refused,
+    sort_out,
 )
+from latchkey_server.domain.usage_rollups import Bounded, Combination, roll_up, sum_up, wanted_combinations
 from latchkey_server.domain.validation import require_number
 
 EVENTS_MAX = 1_000
 AHEAD = timedelta(minutes=5)
 
-Item = UsageEvent | LatchkeyError
-"""An event, or what was wrong with it before it became one."""
 
+class Submission(NamedTuple):
+    """What one call reports."""
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """When an event may have happened to be accepted."""
-
-    earliest: datetime
-    latest: datetime
+    caller: Caller
+    items: Sequence[Checked]
 
 
 class UsageRecorder:
@@ -45,86 +44,59 @@ class UsageRecorder:
         self._store = store
         self._clock = clock
         self._accepted = accepted
+        self._combinations: CombinationMemory[Combination] = CombinationMemory()
+        self.groups: GroupCommit[Submission, list[ItemResult]] = GroupCommit(self._write)
 
     async def report(self, caller: Caller, items: Sequence[Item]) -> list[ItemResult]:
-        """Record the events and return a result for each, in order; raises InvalidField for their number only."""
+        """Record the events and return a result for each, in order.
+
+        Raises InvalidField for their number, Overloaded and DatabaseUnavailable; then it is not known to be recorded,
+        and safe to send again.
+        """
         require_number("events", len(items), EVENTS_MAX)
-        checked = [_checked(item) for item in items]
+        submission = Submission(caller, [checked(item) for item in items])
+        return await self.groups.submit(caller.workspace_id, submission, len(items))
 
-        async def work(tx: Transaction) -> list[ItemResult]:
+    async def _write(self, workspace_id: UUID, submissions: Sequence[Submission]) -> list[list[ItemResult]]:
+        async def work(tx: Transaction) -> tuple[list[list[ItemResult]], Bounded]:
             now = self._clock()
+            await tx.usage.begin(workspace_id)
+            keys = await tx.usage.keys(workspace_id, _key_ids(submissions))
             window = Window(now - self._accepted, now + AHEAD)
-            return await _record(tx, caller, checked, window, now)
+            sorted_out = [sort_out(submission.caller, submission.items, keys, window) for submission in submissions]
+            new, results = await _claim(tx, workspace_id, sorted_out)
+            summed = sum_up(new)
+            wanted = wanted_combinations(summed, keys)
+            kept_apart = await self._combinations.admit(workspace_id, wanted, tx.usage.combinations, tx.usage.lock_keys)
+            await tx.usage.insert(workspace_id, new, now)
+            await tx.usage.roll_up(workspace_id, roll_up(summed, keys, bounded(wanted, kept_apart)))
+            return results, kept_apart
 
-        return await self._store.write(work)
-
-
-def _checked(item: Item) -> Item:
-    if isinstance(item, LatchkeyError):
-        return item
-    try:
-        check_event(item)
-    except LatchkeyError as error:
-        return error
-    return item
-
-
-async def _record(
-    tx: Transaction, caller: Caller, items: Sequence[Item], window: Window, now: datetime
-) -> list[ItemResult]:
-    events = [item for item in items if isinstance(item, UsageEvent)]
-    hashes = sorted({id_hash(event.source, event.event_id) for event in events})
-    known = dict(await tx.usage.known(caller.workspace_id, hashes))
-    keys = await tx.usage.key_members(caller.workspace_id, sorted({event.key_id for event in events}))
-    results, fresh = _sorted_out(caller, items, known, keys, window)
-    claimed = await tx.usage.claim(caller.workspace_id, sorted(fresh.values(), key=lambda item: item.id_hash))
-    if len(claimed) < len(fresh):
-        raced = [hash_ for hash_ in hashes if hash_ in fresh and hash_ not in claimed]
-        meanwhile = await tx.usage.known(caller.workspace_id, raced)
-        _yield_to(items, results, meanwhile)
-    new = [item for hash_, item in fresh.items() if hash_ in claimed]
-    await tx.usage.insert(caller.workspace_id, new, now)
-    await tx.usage.roll_up(caller.workspace_id, roll_up(new))
-    return results
+        results, kept_apart = await unfenced(lambda: self._store.write(work))
+        # Known only now: what is rolled back was never kept apart.
+        self._combinations.remember(workspace_id, kept_apart)
+        return results
 
 
-def _sorted_out(
-    caller: Caller,
-    items: Sequence[Item],
-    known: dict[bytes, bytes],
-    keys: Mapping[UUID, tuple[UUID, str]],
-    window: Window,
-) -> tuple[list[ItemResult], dict[bytes, StoredEvent]]:
-    """Return a result for each item and the new events by id hash. Identity comes before time and key (spec §5)."""
-    results: list[ItemResult] = []
-    fresh: dict[bytes, StoredEvent] = {}
-    for item in items:
-        try:
-            if isinstance(item, LatchkeyError):
-                raise item
-            if seen := compare(known, item):
-                results.append(seen)
-                continue
-            check_time(item, window.earliest, window.latest)
-            new = stored(item, _member(caller, item, keys))
-        except LatchkeyError as error:
-            results.append(ItemResult(Outcome.REJECTED, error))
-            continue
-        fresh[new.id_hash] = new
-        known[new.id_hash] = new.content_hash
-        results.append(ItemResult(Outcome.NEW))
-    return results, fresh
+def _key_ids(submissions: Sequence[Submission]) -> list[UUID]:
+    found = {
+        item.event.key_id for submission in submissions for item in submission.items if isinstance(item, Candidate)
+    }
+    return sorted(found)
 
 
-def _member(caller: Caller, event: UsageEvent, keys: Mapping[UUID, tuple[UUID, str]]) -> str:
-    key = keys.get(event.key_id)
-    if key is None or not caller.covers_api(key[0]):
-        raise errors.KeyNotFound(ids.format_id(ids.KEY, event.key_id))
-    return key[1]
+async def _claim(
+    tx: Transaction, workspace_id: UUID, sorted_out: Sequence[Sequence[Ready]]
+) -> tuple[list[StoredEvent], list[list[ItemResult]]]:
+    """Return the events to record, their identities claimed, and what becomes of each item.
 
-
-def _yield_to(items: Sequence[Item], results: list[ItemResult], meanwhile: Mapping[bytes, bytes]) -> None:
-    """Replace the results of events that another call recorded between our look and our claim."""
-    for index, item in enumerate(items):
-        if isinstance(item, UsageEvent) and results[index].outcome is not Outcome.REJECTED:
-            results[index] = compare(meanwhile, item) or results[index]
+    What may be recorded is claimed unseen, since nearly all of it is new: only who finds an identity taken, by an
+    earlier call or by one that runs at this moment, compares with what is recorded. What may not be recorded is looked
+    up all the same, for identity comes before time and key (spec §5).
+    """
+    fresh = first_of_each(sorted_out)
+    claimed = await tx.usage.claim(workspace_id, [fresh[id_hash] for id_hash in sorted(fresh)])
+    taken = (refused(sorted_out) | fresh.keys()) - claimed
+    recorded = await tx.usage.known(workspace_id, sorted(taken)) if taken else {}
+    new = [item for id_hash, item in fresh.items() if id_hash in claimed]
+    return new, outcomes(sorted_out, recorded)

@@ -111,6 +111,8 @@ class UsageRow:
     group: dict[Dimension, GroupValue]
     other: bool
     measures: Measures
+    beyond: bool = False
+    """Whether member, model and task are those beyond the combinations that are kept apart."""
 
 
 @dataclass(frozen=True, slots=True)

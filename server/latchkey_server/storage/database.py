@@ -72,15 +72,15 @@ class Database:
             await self._pool.release(connection)
 
     @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[Connection]:
-        """Lend a connection inside a transaction: read committed, or one ``snapshot`` that can't write.
+    async def transaction(self, *, snapshot: bool = False, readonly: bool = True) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction: read committed, or one ``snapshot`` that can't write if ``readonly``.
 
         What is cut short is not rolled back in words: a stalled server would keep the caller waiting for the answer.
         Its connection is ended instead, and the server rolls back by itself.
         """
         async with self.connection() as connection:
             transaction = (
-                connection.transaction(isolation="repeatable_read", readonly=True)
+                connection.transaction(isolation="repeatable_read", readonly=readonly)
                 if snapshot
                 else connection.transaction()
             )
@@ -108,6 +108,11 @@ async def open_database(
 
     ``timeout`` seconds bound the taking of a connection, and a statement unless ``statement_timeout`` says otherwise.
     """
+    settings = {"application_name": "latchkey", "timezone": "UTC"}
+    if statement_cache_size:
+        # A statement whose caller has given up is ended by PostgreSQL itself. Not behind a transaction pooler, which
+        # would not let this setting through.
+        settings["statement_timeout"] = f"{(statement_timeout or timeout) + 1:.0f}s"
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -117,7 +122,7 @@ async def open_database(
         statement_cache_size=statement_cache_size,
         init=_prepare,
         reset=_keep,
-        server_settings={"application_name": "latchkey"},
+        server_settings=settings,
     )
     # min_size=0: this sets the pool up without a connection, so that a server can start before its database.
     await pool
@@ -136,7 +141,14 @@ async def _close(pool: Pool, timeout: float) -> None:
 
 
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    # In binary, since COPY takes nothing else.
+    await connection.set_type_codec(
+        "jsonb", encoder=_jsonb, decoder=lambda data: json.loads(data[1:]), schema="pg_catalog", format="binary"
+    )
+
+
+def _jsonb(value: object) -> bytes:
+    return b"\x01" + json.dumps(value).encode()
 
 
 async def _keep(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -7,6 +7,7 @@ from latchkey_server.storage.database import Connection
 from latchkey_server.storage.migrate import lock_schema
 
 AHEAD = timedelta(days=3)
+_PREFIX = "usage_event_"
 
 
 def days_needed(now: datetime, back: timedelta) -> Iterator[date]:
@@ -35,25 +36,31 @@ async def ensure_partitions(connection: Connection, now: datetime, back: timedel
 
 
 async def _missing(connection: Connection, now: datetime, back: timedelta) -> list[date]:
+    existing = await existing_days(connection)
+    return [day for day in days_needed(now, back) if day not in existing]
+
+
+async def existing_days(connection: Connection) -> set[date]:
+    """Return the UTC days that have a partition."""
     rows = await connection.fetch(
         "SELECT c.relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
-        "WHERE inhparent = 'usage_event'::regclass"
+        "WHERE inhparent = 'usage_event'::regclass AND c.relname ~ '^usage_event_[0-9]{8}$'"
     )
-    existing = {row["relname"] for row in rows}
-    return [day for day in days_needed(now, back) if _name(day) not in existing]
+    return {date.fromisoformat(row["relname"].removeprefix(_PREFIX)) for row in rows}
+
+
+def partition_of(day: date) -> str:
+    """Return the name of a day's partition."""
+    return f"{_PREFIX}{day:%Y%m%d}"
 
 
 async def _create(connection: Connection, day: date) -> None:
     """Attach rather than create in place: that would wait for every report and keep all of them waiting."""
-    await connection.execute(f"CREATE TABLE {_name(day)} (LIKE usage_event INCLUDING ALL)")
+    await connection.execute(f"CREATE TABLE {partition_of(day)} (LIKE usage_event INCLUDING ALL)")
     await connection.execute(
-        f"ALTER TABLE usage_event ATTACH PARTITION {_name(day)} "
+        f"ALTER TABLE usage_event ATTACH PARTITION {partition_of(day)} "
         f"FOR VALUES FROM ('{day} 00:00+00') TO ('{day + timedelta(days=1)} 00:00+00')"
     )
-
-
-def _name(day: date) -> str:
-    return f"usage_event_{day:%Y%m%d}"
 
 
 async def _stranded(connection: Connection, day: date) -> bool:

@@ -7,9 +7,9 @@ from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain import ids
 from latchkey_server.domain.buckets import Width
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.usage import ItemResult, UsageEvent, UsageType
+from latchkey_server.domain.usage import ItemResult, Outcome, UsageEvent, UsageType
+from latchkey_server.domain.usage_outcomes import Item
 from latchkey_server.domain.usage_query import VALUES_MAX, UsageAsk
-from latchkey_server.domain.usage_recorder import Item
 from latchkey_server.domain.usage_report import (
     Dimension,
     GroupValue,
@@ -62,12 +62,19 @@ def read_event(message: usage_pb2.UsageEvent) -> Item:
     return event
 
 
+_PLAIN_RESULTS = {
+    outcome: usage_service_pb2.UsageEventResult(outcome=usage_service_pb2.UsageOutcome.ValueType(outcome))
+    for outcome in Outcome
+}
+
+
 def result_message(result: ItemResult) -> usage_service_pb2.UsageEventResult:
     """Return what became of an event as it travels."""
+    if result.error is None:
+        return _PLAIN_RESULTS[result.outcome]
     message = usage_service_pb2.UsageEventResult(outcome=usage_service_pb2.UsageOutcome.ValueType(result.outcome))
-    if result.error is not None:
-        message.reason = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{result.error.reason}")
-        message.message = result.error.message
+    message.reason = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{result.error.reason}")
+    message.message = result.error.message
     return message
 
 
@@ -95,15 +102,16 @@ def read_filter(message: usage_pb2.UsageFilter, found: Violations) -> UsageFilte
         labels=read_labels(message.environments, found, "filter.environments"),
         unlabeled=message.environments.unlabeled,
         key_ids=read_ids(found, "filter.key_ids", ids.KEY, message.key_ids, VALUES_MAX),
-        models=_texts(found, "filter.models", message.models),
-        members=_texts(found, "filter.members", message.members),
-        tasks=_texts(found, "filter.tasks", message.tasks),
-        external_ids=_texts(found, "filter.external_ids", message.external_ids),
+        models=read_texts(found, "filter.models", message.models),
+        members=read_texts(found, "filter.members", message.members),
+        tasks=read_texts(found, "filter.tasks", message.tasks),
+        external_ids=read_texts(found, "filter.external_ids", message.external_ids),
         api_ids=read_ids(found, "filter.api_ids", ids.API, message.api_ids, VALUES_MAX),
     )
 
 
-def _texts(found: Violations, field: str, texts: Sequence[str]) -> tuple[str, ...]:
+def read_texts(found: Violations, field: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return texts to be compared with stored ones; what is wrong is noted."""
     asked = counted(found, field, texts, VALUES_MAX)
     return tuple(check_storable(found, f"{field}[{index}]", text) for index, text in enumerate(asked))
 
@@ -114,7 +122,7 @@ def row_message(row: UsageRow) -> usage_pb2.UsageRow:
     return usage_pb2.UsageRow(
         start_time=timestamp(start),
         end_time=timestamp(end),
-        group=_group_message(row.group),
+        group=_group_message(row.group, row.beyond),
         other=row.other,
         measures=measures_message(row.measures),
     )
@@ -159,15 +167,15 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
     )
 
 
-def _group_message(group: Mapping[Dimension, GroupValue]) -> usage_pb2.UsageGroup:
-    message = usage_pb2.UsageGroup()
+def _group_message(group: Mapping[Dimension, GroupValue], beyond: bool) -> usage_pb2.UsageGroup:
+    message = usage_pb2.UsageGroup(other=beyond)
     for dimension, value in group.items():
         match dimension, value:
             case Dimension.ENVIRONMENT, str():
                 message.environment = value
                 message.unlabeled = not value
             case Dimension.KEY, UsageKey():
-                message.key.CopyFrom(_key_message(value))
+                message.key.CopyFrom(key_message(value))
             case Dimension.API, UUID():
                 message.api_id = ids.format_id(ids.API, value)
             case Dimension.IDENTITY, str():
@@ -183,7 +191,8 @@ def _group_message(group: Mapping[Dimension, GroupValue]) -> usage_pb2.UsageGrou
     return message
 
 
-def _key_message(key: UsageKey) -> usage_pb2.UsageKey:
+def key_message(key: UsageKey) -> usage_pb2.UsageKey:
+    """Return a key as reports show it."""
     return usage_pb2.UsageKey(
         key_id=ids.format_id(ids.KEY, key.key_id), name=key.name, deleted=key.deleted, revoked=key.revoked
     )

@@ -521,6 +521,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 41
+    """ERROR_REASON_OVERLOADED (UNAVAILABLE): more usage is waiting to be written than the server holds. Nothing of the
+    call was recorded. Retry with back-off.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "ERROR_REASON_OVERLOADED",
+          "domain": "latchkey"
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call, or an item of one, failed. It travels as google.rpc.ErrorInfo with the full name of the
@@ -1024,6 +1035,17 @@ Example of an ErrorInfo:
       "metadata": {
         "measure": "total_tokens"
       }
+    }
+"""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 41
+"""ERROR_REASON_OVERLOADED (UNAVAILABLE): more usage is waiting to be written than the server holds. Nothing of the
+call was recorded. Retry with back-off.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "ERROR_REASON_OVERLOADED",
+      "domain": "latchkey"
     }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

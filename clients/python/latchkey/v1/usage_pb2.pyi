@@ -197,8 +197,8 @@ Global___BucketWidth: _TypeAlias = BucketWidth  # noqa: Y015
 class UsageEvent(_message.Message):
     """UsageEvent is something that a key consumed, as a service reports it.
 
-    Its identity is (workspace, source, event_id), for ever: sending it again is DUPLICATE, sending it with other content
-    CONFLICT. The content compared is every field below as it was sent, before defaults.
+    Its identity is (workspace, source, event_id), for ever unless a setting ends it: sending it again is DUPLICATE,
+    sending it with other content CONFLICT. The content compared is every field below as it was sent, before defaults.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -396,6 +396,7 @@ class UsageGroup(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     API_ID_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """environment is the label that the keys carry now; empty when unlabeled."""
     unlabeled: _builtins.bool
@@ -410,6 +411,10 @@ class UsageGroup(_message.Message):
     """external_id is the identity's external id; empty for keys without one."""
     api_id: _builtins.str
     """api_id is the api, `api_…`."""
+    other: _builtins.bool
+    """other is true where member, model and task stand for the combinations beyond the 1000 that are kept apart for a key
+    and UTC day; they are then empty. A filter on one of the three never selects these.
+    """
     @_builtins.property
     def key(self) -> Global___UsageKey:
         """key is the key."""
@@ -425,10 +430,11 @@ class UsageGroup(_message.Message):
         task: _builtins.str = ...,
         external_id: _builtins.str = ...,
         api_id: _builtins.str = ...,
+        other: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_id", b"api_id", "environment", b"environment", "external_id", b"external_id", "key", b"key", "member", b"member", "model", b"model", "task", b"task", "unlabeled", b"unlabeled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_id", b"api_id", "environment", b"environment", "external_id", b"external_id", "key", b"key", "member", b"member", "model", b"model", "other", b"other", "task", b"task", "unlabeled", b"unlabeled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,103 @@
+"""Which combinations of free text are kept apart: the first 1,000 of a key and UTC day (spec §5).
+
+What is kept apart is what the roll-ups hold, so that the bound holds over all servers and through restarts. A process
+remembers what it has seen there: combinations never go away, and most of what comes brings one that is known.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import date
+from typing import Generic, TypeVar
+from uuid import UUID
+
+COMBINATIONS_MAX = 1_000
+"""Combinations that are kept apart for a key and a UTC day (spec §5)."""
+
+ALONE_FROM = 100
+"""From as many combinations of a key and day on, new ones are admitted by one transaction at a time: to get past the
+bound, ten of them would have to add a hundred each at the same moment."""
+
+REMEMBERED_MAX = 200_000
+"""Combinations that a process remembers."""
+
+KeyDay = tuple[UUID, date]
+"""A key and a UTC day."""
+
+C = TypeVar("C", bound=Hashable)
+
+Wanted = Mapping[KeyDay, Mapping[C, None]]
+"""The combinations of each key and day, in the order in which they came."""
+
+
+def admitted(known: set[C], wanted: Iterable[C], most: int = COMBINATIONS_MAX) -> set[C]:
+    """Return the known combinations and as many further ones, first come first served, as there is room for."""
+    kept = set(known)
+    for combination in wanted:
+        if len(kept) >= most:
+            break
+        kept.add(combination)
+    return kept
+
+
+def undecided(wanted: Wanted[C], remembered: Mapping[KeyDay, set[C]]) -> list[KeyDay]:
+    """Return the keys and days of which some combination is not known to be kept apart, nor known to be beyond."""
+    return [
+        place
+        for place, combinations in wanted.items()
+        if len(remembered[place]) < COMBINATIONS_MAX and not combinations.keys() <= remembered[place]
+    ]
+
+
+def contended(wanted: Wanted[C], found: Mapping[KeyDay, set[C]]) -> list[KeyDay]:
+    """Return the keys and days of ``found`` that come near the bound: others may be admitting combinations just now."""
+    return [
+        place for place, known in found.items() if len(admitted(known, wanted[place])) > max(ALONE_FROM, len(known))
+    ]
+
+
+def bounded(wanted: Wanted[C], kept_apart: Mapping[KeyDay, set[C]]) -> dict[KeyDay, set[C]]:
+    """Return those of the keys and days of which not everything wanted is kept apart."""
+    return {place: kept for place, kept in kept_apart.items() if not wanted[place].keys() <= kept}
+
+
+Lock = Callable[[UUID, Sequence[UUID]], Awaitable[None]]
+LookUp = Callable[[UUID, Sequence[KeyDay]], Awaitable[Mapping[KeyDay, set[C]]]]
+
+
+class CombinationMemory(Generic[C]):
+    """Remembers combinations that are kept apart, up to a bound; what is forgotten is looked up again."""
+
+    def __init__(self, most: int = REMEMBERED_MAX) -> None:
+        self._most = most
+        self._number = 0
+        self._known: dict[tuple[UUID, KeyDay], set[C]] = {}
+
+    def of(self, workspace_id: UUID, places: Iterable[KeyDay]) -> dict[KeyDay, set[C]]:
+        """Return what is remembered of each key and day."""
+        return {place: self._known.get((workspace_id, place), set()) for place in places}
+
+    async def admit(
+        self, workspace_id: UUID, wanted: Wanted[C], look_up: LookUp[C], lock: Lock
+    ) -> dict[KeyDay, set[C]]:
+        """Return what is kept apart of the keys and days of which not everything wanted is known to be.
+
+        ``look_up`` finds what the roll-ups hold, ``lock`` keeps others from admitting combinations of keys. What is
+        admitted is to be remembered once it is committed.
+        """
+        remembered = self.of(workspace_id, wanted)
+        open_ = undecided(wanted, remembered)
+        found = dict(await look_up(workspace_id, open_)) if open_ else {}
+        if near := contended(wanted, found):
+            await lock(workspace_id, sorted({key_id for key_id, _ in near}))
+            found |= await look_up(workspace_id, near)
+        full = {place: known for place, known in remembered.items() if len(known) >= COMBINATIONS_MAX}
+        return full | {place: admitted(known, wanted[place]) for place, known in found.items()}
+
+    def remember(self, workspace_id: UUID, kept_apart: Mapping[KeyDay, set[C]]) -> None:
+        """Remember what was committed."""
+        for place, combinations in kept_apart.items():
+            known = self._known.get((workspace_id, place))
+            self._number += len(combinations) - len(known or ())
+            self._known[workspace_id, place] = combinations
+        if self._number > self._most:
+            self._known.clear()
+            self._number = 0

@@ -1,0 +1,75 @@
+"""The statement of a report: the totals of a selection, then one page of its rows, in one snapshot."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import asyncpg
+
+from latchkey_server.domain.errors import Deadline
+from latchkey_server.storage.database import Connection
+from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions
+
+_SETTINGS = f"SET LOCAL work_mem = '64MB'; {PLANNED_FOR_VALUES}"
+
+
+@asynccontextmanager
+async def reading(connection: Connection) -> AsyncIterator[None]:
+    """Have what is read in the open transaction planned for what is asked, and sorted in memory; raises Deadline.
+
+    A month of ten thousand keys by key is sorted and hashed in tens of megabytes, which would else be spilt to disk.
+    """
+    await connection.execute(_SETTINGS)
+    try:
+        yield
+    except asyncpg.QueryCanceledError:
+        raise Deadline("The report took too long; ask for a shorter range or with a narrower filter.") from None
+
+
+class Paging(NamedTuple):
+    """How the groups of a report become rows: ``sums`` and ``names`` are columns of ``grouped``, ``order`` a sum."""
+
+    names: Sequence[str]
+    sums: Sequence[str]
+    order: str
+    top: int
+    limit: int
+    offset: int
+
+
+def paged(where: Conditions, parts: str, grouped: str, paging: Paging) -> str:
+    """Return a statement for the totals, first, and the rows of a page with one more to tell that more follow.
+
+    ``grouped`` is a query of (bucket, names, sums) over the common table expressions in ``parts``. Groups are ranked
+    over the whole range, those outside ``top`` made one, ``rest``, and then ordered by bucket, ``rest`` and ``order``.
+    """
+    names, sums = paging.names, paging.sums
+    summed = [f"sum({name}) AS {name}" for name in sums]
+    place = _listed("bucket", "rest", f"{paging.order} DESC", *names)
+    return (
+        f"WITH {parts}, grouped AS MATERIALIZED ({grouped}), {_folded(where, paging)}, page AS ("
+        f"SELECT {_listed('bucket', 'rest', *names, *summed)}, row_number() OVER (ORDER BY {place}) AS place "
+        f"FROM folded GROUP BY {_listed('bucket', 'rest', *names)} ORDER BY place "
+        f"LIMIT {where.bind(paging.limit + 1)} OFFSET {where.bind(paging.offset)}"
+        f") SELECT 0 AS place, now() AS as_of, totals.*, NULL AS bucket, false AS rest"
+        f"{''.join(f', NULL AS {name}' for name in names)} FROM (SELECT {_listed(*summed)} FROM grouped) AS totals "
+        f"UNION ALL SELECT place, NULL, {_listed(*sums, 'bucket', 'rest', *names)} FROM page ORDER BY place"
+    )
+
+
+def _folded(where: Conditions, paging: Paging) -> str:
+    if not paging.top:
+        return f"folded AS (SELECT {_listed('bucket', 'false AS rest', *paging.names, *paging.sums)} FROM grouped)"
+    listed = ", ".join(paging.names)
+    shown = [f"CASE WHEN NOT rest THEN g.{name} END AS {name}" for name in paging.names]
+    same = " AND ".join(f"g.{name} IS NOT DISTINCT FROM r.{name}" for name in paging.names)
+    return (
+        f"ranked AS (SELECT {listed}, row_number() OVER (ORDER BY {paging.order} DESC, {listed}) > "
+        f"{where.bind(paging.top)} AS rest FROM grouped GROUP BY {listed}), "
+        f"folded AS (SELECT {_listed('bucket', 'rest', *shown, *paging.sums)} "
+        f"FROM grouped g JOIN ranked r ON {same})"
+    )
+
+
+def _listed(*columns: str) -> str:
+    return ", ".join(columns)

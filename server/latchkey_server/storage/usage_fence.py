@@ -1,0 +1,37 @@
+"""The fence: how one transaction has a workspace's usage to itself, though others record without a pause.
+
+Whoever records holds the workspace's row in KEY SHARE. Such locks are granted past anybody who waits for a stronger
+one, so that one group after another would keep it waiting for ever. The fence is seen by groups that begin, and keeps
+them out until the transaction that raised it has ended; it falls by itself should that never come to its end.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from latchkey_server.domain.ports import UsageFenced
+from latchkey_server.storage.database import Connection, Database
+
+_ENTER = """
+    SELECT true FROM workspace
+    WHERE workspace_id = $1 AND (usage_fence IS NULL OR usage_fence <= now()) FOR KEY SHARE
+"""
+_RAISE = "UPDATE workspace SET usage_fence = now() + interval '5 seconds' WHERE workspace_id = $1"
+_LOWER = "UPDATE workspace SET usage_fence = NULL WHERE workspace_id = $1"
+
+
+async def enter(connection: Connection, workspace_id: UUID) -> None:
+    """Take part in recording until this transaction ends; raises UsageFenced."""
+    if await connection.fetchval(_ENTER, workspace_id) is None:
+        raise UsageFenced
+
+
+@asynccontextmanager
+async def alone(database: Database, workspace_id: UUID) -> AsyncIterator[Connection]:
+    """Lend a transaction during which nobody else records usage of the workspace."""
+    async with database.connection() as connection:
+        await connection.execute(_RAISE, workspace_id)
+    async with database.transaction() as connection:
+        await connection.execute("SELECT FROM workspace WHERE workspace_id = $1 FOR UPDATE", workspace_id)
+        yield connection
+        await connection.execute(_LOWER, workspace_id)

@@ -1,0 +1,44 @@
+"""The database's upkeep, run by a test when it wants it run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+from latchkey_server.domain.ports import Clock
+from latchkey_server.opening import utc_now
+from latchkey_server.storage.database import Database, open_database
+from latchkey_server.storage.maintenance import Done, Keeping
+from latchkey_server.storage.usage_rebuild import rebuild_usage
+from latchkey_server.upkeep import Readiness, Upkeep
+
+ACCEPTED = timedelta(days=35)
+COUNTS = timedelta(days=90)
+
+
+async def maintain(
+    dsn: str, now: datetime | None = None, events: timedelta | None = None, identities: timedelta | None = None
+) -> Done:
+    """Do all upkeep once, as at ``now``, after the server's own if that is at it."""
+    clock: Clock = utc_now if now is None else lambda: now
+    async with database_of(dsn) as database:
+        upkeep = Upkeep(database, Keeping(ACCEPTED, events, identities, COUNTS), Readiness(), clock)
+        async with asyncio.timeout(30):
+            while True:
+                done = await upkeep.maintain()
+                if done is not None:
+                    return done
+                await asyncio.sleep(0.02)
+
+
+async def differences(dsn: str, *, write: bool = False) -> dict[str, str]:
+    """Return in what the roll-ups are not what the rows say: day → what of it; nothing where all is well."""
+    async with database_of(dsn) as database:
+        return {what: found.told async for _, what, found in rebuild_usage(database, write=write) if found}
+
+
+@asynccontextmanager
+async def database_of(dsn: str) -> AsyncIterator[Database]:
+    """Open a database of a test's."""
+    async with open_database(dsn, pool_size=2, timeout=30) as database:
+        yield database
