@@ -5,6 +5,7 @@ off, open calls drained, what is pending flushed, the pool closed, PostgreSQL st
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,20 +25,23 @@ from latchkey_server.domain.management_keys import ManagementKeys
 from latchkey_server.domain.model import Change, Revision
 from latchkey_server.domain.mutations import Mutations
 from latchkey_server.domain.ports import ChangeListener, Clock
+from latchkey_server.domain.shares import Shares
 from latchkey_server.domain.usage_query import UsageQueries
 from latchkey_server.domain.usage_recorder import UsageRecorder
+from latchkey_server.domain.verification_notes import VerificationNotes
+from latchkey_server.domain.verification_query import VerificationQueries
+from latchkey_server.domain.verification_recorder import VerificationFlush, VerificationRecorder
 from latchkey_server.domain.verification_reports import VerificationReports
 from latchkey_server.domain.verifier import Verifier
 from latchkey_server.domain.watching import Watchers
 from latchkey_server.domain.workspaces import Workspaces
 from latchkey_server.observability import Metrics
-from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, utc_now
+from latchkey_server.opening import StartError, Storage, keeping_of, open_storage, prepare_embedded, utc_now
 from latchkey_server.settings import Settings, port_of
 from latchkey_server.storage.cached_records import CachedRecords
 from latchkey_server.storage.change_feed import ChangeFeed
 from latchkey_server.storage.embedded import EmbeddedServer
 from latchkey_server.storage.key_cache import KeyCache
-from latchkey_server.storage.last_used import LastUsedWriter
 from latchkey_server.storage.notifications import Notifications
 from latchkey_server.storage.reach import Reach
 from latchkey_server.storage.records import DatabaseRecords
@@ -136,6 +140,26 @@ def tell_freshness(metrics: Metrics, freshness: Freshness) -> None:
     metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(reach.lost))
 
 
+def tell_notes(metrics: Metrics, recorder: UsageRecorder, notes: VerificationNotes) -> None:
+    """Let metrics tell of what waits to be written, and of what no room was left for."""
+    metrics.watch("latchkey_usage_pending", "Usage events that wait to be written.", lambda: recorder.groups.pending)
+    metrics.total(
+        "latchkey_verification_counts_dropped",
+        "Verifications that there was no room to count by outcome.",
+        lambda: notes.counter.dropped,
+    )
+    metrics.total(
+        "latchkey_key_uses_dropped", "Uses of keys that there was no room to remember.", lambda: notes.uses.dropped
+    )
+
+
+def build_flush(storage: Storage, settings: Settings, notes: VerificationNotes, clock: Clock) -> VerificationFlush:
+    """Return what writes a process's notes down, under a name that no other process has."""
+    recorder = VerificationRecorder(PostgresStore(storage.database), clock)
+    client_id = f"server-{secrets.token_hex(16)}"
+    return VerificationFlush(recorder, notes.counter, notes.uses, client_id, settings.flush_interval)
+
+
 @asynccontextmanager
 async def running_server(
     settings: Settings, clock: Clock = utc_now, worker: int | None = None
@@ -149,15 +173,19 @@ async def running_server(
         if storage.embedded:
             await prepare_embedded(storage, settings, clock)
         metrics, health, readiness = Metrics(), Health(), Readiness()
-        last_used = LastUsedWriter(storage.database, settings.last_used_interval)
-        stack.push_async_callback(last_used.flush)
+        notes = VerificationNotes()
+        flush = build_flush(storage, settings, notes, clock)
+        stack.push_async_callback(flush.drain)
+        recorder = UsageRecorder(PostgresStore(storage.database), clock, settings.usage_accepted)
+        stack.push_async_callback(recorder.groups.drain)
         freshness = build_freshness(storage, settings, clock)
         tell_freshness(metrics, freshness)
+        tell_notes(metrics, recorder, notes)
         authentication = build_authentication(freshness, settings, readiness, clock)
         layers = Stack(build_layers(freshness, settings, metrics, authentication))
         # Only time itself never leaps: a clock of a test's own is looked at each time.
-        at_hand = AtHand(freshness.records, last_used, metrics, clock, TICK if clock is utc_now else 0.0)
-        services = build_services(storage, freshness, settings, metrics, last_used, at_hand, clock)
+        at_hand = AtHand(freshness.records, notes, metrics, clock, TICK if clock is utc_now else 0.0)
+        services = build_services(storage, freshness, settings, metrics, notes, at_hand, recorder, clock)
         ways = shortcuts(at_hand, authentication, metrics, instant, layers)
         await health.set_all(serving=False)
         server = build_server(
@@ -175,8 +203,8 @@ async def running_server(
         await _begin(beside, storage, freshness, settings, health, readiness, clock)
         if not worker:
             # Once a server: the first worker's task when there are several.
-            await background(beside, Upkeep(storage.database, settings.usage_accepted, readiness, clock).run)
-        await background(beside, last_used.run)
+            await background(beside, Upkeep(storage.upkeep, keeping_of(settings), readiness, clock).run)
+        await background(beside, flush.run)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
         if storage.embedded:
@@ -211,12 +239,13 @@ def build_services(
     freshness: Freshness,
     settings: Settings,
     metrics: Metrics,
-    last_used: LastUsedWriter,
+    notes: VerificationNotes,
     at_hand: AtHand,
+    recorder: UsageRecorder,
     clock: Clock,
 ) -> Services:
     """Return the servicers over their domain over a database."""
-    store, peppers = PostgresStore(storage.database), storage.peppers
+    store, peppers, shares = PostgresStore(storage.database), storage.peppers, Shares()
     mutations = Mutations(store, clock, freshness)
     nouns = Nouns(
         workspaces=Workspaces(store, mutations, peppers, clock),
@@ -225,17 +254,18 @@ def build_services(
         management_keys=ManagementKeys(store, mutations, peppers, clock),
         audit=AuditLog(store),
     )
-    recorder = UsageRecorder(store, clock, settings.usage_accepted)
     return Services(
         keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
         verify=VerifyServicer(
-            Verifications(Verifier(freshness.records, last_used, clock, instant), at_hand, metrics, instant),
-            VerificationReports(store, clock),
+            Verifications(Verifier(freshness.records, notes, clock, instant), at_hand, metrics, instant),
+            VerificationReports(store, VerificationRecorder(store, clock), clock, settings.usage_accepted),
             freshness.watchers,
             freshness.feed,
             instant,
         ),
-        usage=UsageServicer(recorder, UsageQueries(store, clock), clock),
+        usage=UsageServicer(
+            recorder, UsageQueries(store, shares, clock), VerificationQueries(store, shares, clock), clock
+        ),
         admin=AdminServicer(nouns),
     )
 

@@ -140,6 +140,19 @@ class Calls(Collector):
         return counts, times
 
 
+class Total(Collector):
+    """A number that only grows, counted elsewhere."""
+
+    def __init__(self, name: str, description: str, value: Callable[[], float]) -> None:
+        self._name = name
+        self._description = description
+        self._value = value
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the number as it is now."""
+        yield CounterMetricFamily(self._name, self._description, value=self._value())
+
+
 class Metrics:
     """The counters of one process."""
 
@@ -149,6 +162,10 @@ class Metrics:
         self.verdicts = Verdicts()
         self.registry.register(self.calls)
         self.registry.register(self.verdicts)
+
+    def total(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Tell a number that only grows as it is whenever metrics are read."""
+        self.registry.register(Total(name, description, value))
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Tell a value as it is whenever metrics are read."""

@@ -1,10 +1,9 @@
 """The short way of a verification answers what the long way would, or nothing at all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import Freshness
 from latchkey_server.domain.model import KeyFields
 from latchkey_server.domain.verification import Question, Record
+from latchkey_server.domain.verification_notes import VerificationNotes
 from latchkey_server.domain.verify import decide
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
@@ -51,7 +51,6 @@ class OneRecord:
     """A source that has one record at hand, whatever is asked for."""
 
     record_kept: Record
-    touched: list[tuple[UUID, UUID, datetime]] = field(default_factory=list)
 
     def kept(self, sha256: bytes, /) -> Record | None:
         return self.record_kept
@@ -73,9 +72,6 @@ class OneRecord:
 
     async def credential(self, sha256: bytes) -> Credential | None:
         raise NotImplementedError
-
-    def touch(self, workspace_id: UUID, key_id: UUID, used_time: datetime) -> None:
-        self.touched.append((workspace_id, key_id, used_time))
 
 
 def request_of(question: Question) -> verify_service_pb2.VerifyRequest:
@@ -125,8 +121,8 @@ def test_the_short_way_answers_what_the_long_way_would(
     raw = request.SerializeToString()
     item = read_item(raw)
     assert isinstance(item, tuple)
-    source, now = OneRecord(record), [NOW]
-    short = AtHand(source, source, Metrics(), lambda: now[0])
+    notes, expected_notes, now = VerificationNotes(), VerificationNotes(), [NOW]
+    short = AtHand(OneRecord(record), notes, Metrics(), lambda: now[0])
 
     for caller in callers:
         for leap in (timedelta(0), *leaps):
@@ -142,19 +138,24 @@ def test_the_short_way_answers_what_the_long_way_would(
             given_answer.ClearField("decided_time")
             wanted.ClearField("decided_time")
             assert given_answer == wanted
-            assert not (source.touched and dry_run)
+            record.used_minute = 0
+            expected_notes.note(caller, item.question, item.prefix, verdict)
+            record.used_minute = 0
+    assert notes.counter.take() == expected_notes.counter.take()
+    assert notes.uses.take() == expected_notes.uses.take()
 
 
 def test_a_question_that_was_read_before_is_answered_the_short_way() -> None:
     raw = request_of(make_question()).SerializeToString()
     read_item(raw)
-    source = OneRecord(make_record())
-    short = AtHand(source, source, Metrics(), lambda: NOW)
+    notes = VerificationNotes()
+    short = AtHand(OneRecord(make_record()), notes, Metrics(), lambda: NOW)
 
     answers = [short.result(raw, CALLERS[0], 0.0) for _ in range(3)]
 
     assert None not in answers
-    assert len(source.touched) == 1
+    assert [sum(counts.values()) for counts in notes.counter.take().values()] == [3]
+    assert [len(uses) for uses in notes.uses.take().values()] == [1]
 
 
 def test_two_questions_of_a_batch_about_one_key_are_counted_each_by_its_own_answer() -> None:
@@ -162,13 +163,14 @@ def test_two_questions_of_a_batch_about_one_key_are_counted_each_by_its_own_answ
     raws = [request_of(question).SerializeToString() for question in (fits, differs, fits, differs)]
     for raw in raws:
         read_item(raw)
-    source, metrics = OneRecord(make_record()), Metrics()
+    notes, metrics = VerificationNotes(), Metrics()
 
-    results = AtHand(source, source, metrics, lambda: NOW).results(raws, CALLERS[0], 0.0)
+    results = AtHand(OneRecord(make_record()), notes, metrics, lambda: NOW).results(raws, CALLERS[0], 0.0)
 
     assert results is not None
     codes = [verification(result).code for result in results]
     assert codes[0] == codes[2] != codes[1] == codes[3]
     counted = {name: metrics.verdicts.count(name).value for name in ("VALID", "ENVIRONMENT_MISMATCH")}
     assert counted == {"VALID": 2, "ENVIRONMENT_MISMATCH": 2}
-    assert len(source.touched) == 1
+    [outcomes] = notes.counter.take().values()
+    assert {place.code.name: number for (_, place), number in outcomes.items()} == {"VALID": 2}

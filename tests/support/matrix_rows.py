@@ -158,7 +158,7 @@ ROWS: Mapping[str, Row] = {
         VIEWER,
         lambda at: usage_service_pb2.ListUsageEventsRequest(filter=usage_pb2.UsageFilter(key_ids=[at.key_id])),
     ),
-    "QueryVerifications": Row(VIEWER, _query_verifications, done="NOT_IMPLEMENTED"),
+    "QueryVerifications": Row(VIEWER, _query_verifications),
     "GetWorkspace": Row(
         VIEWER,
         lambda at: admin_service_pb2.GetWorkspaceRequest(workspace_id=at.workspace_id),

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
 import pytest
 
@@ -12,6 +11,8 @@ from latchkey_server.domain.errors import DatabaseUnavailable, InvalidField, Rev
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness
 from latchkey_server.domain.model import KeyFields, Revision
 from latchkey_server.domain.verification import Code, Degradation, RateLimitCost, Record, Verdict
+from latchkey_server.domain.verification_counts import UNKNOWN
+from latchkey_server.domain.verification_notes import VerificationNotes
 from latchkey_server.domain.verifier import Item, Verifier, require_count
 from tests.unit.builders import (
     KEY_ID,
@@ -27,7 +28,7 @@ from tests.unit.builders import (
     make_record,
 )
 
-KNOWN, DISABLED, UNKNOWN, LOST = b"k" * 32, b"d" * 32, b"u" * 32, b"l" * 32
+KNOWN, DISABLED, MISSING, LOST = b"k" * 32, b"d" * 32, b"u" * 32, b"l" * 32
 AT = 1_000.0
 
 
@@ -75,49 +76,47 @@ class FakeSource:
         return None
 
 
-@dataclass
-class FakeLastUsed:
-    """What was touched."""
-
-    touched: list[tuple[UUID, UUID, datetime]] = field(default_factory=list)
-
-    def touch(self, workspace_id: UUID, key_id: UUID, used_time: datetime) -> None:
-        self.touched.append((workspace_id, key_id, used_time))
-
-
 @pytest.fixture
 def source() -> FakeSource:
     return FakeSource()
 
 
 @pytest.fixture
-def last_used() -> FakeLastUsed:
-    return FakeLastUsed()
+def notes() -> VerificationNotes:
+    return VerificationNotes()
 
 
 @pytest.fixture
-def verifier(source: FakeSource, last_used: FakeLastUsed) -> Verifier:
-    return Verifier(source, last_used, lambda: NOW, lambda: AT)
+def verifier(source: FakeSource, notes: VerificationNotes) -> Verifier:
+    return Verifier(source, notes, lambda: NOW, lambda: AT)
 
 
 async def test_a_known_secret_gets_its_verdict_and_an_unknown_one_is_not_found(verifier: Verifier) -> None:
     known = await verifier.verify(make_caller(), make_asked(KNOWN))
-    unknown = await verifier.verify(make_caller(), make_asked(UNKNOWN))
+    unknown = await verifier.verify(make_caller(), make_asked(MISSING))
 
     assert known.code is Code.VALID
     assert unknown == Verdict(Code.NOT_FOUND, None, NOW)
 
 
-async def test_only_a_valid_verdict_is_remembered_as_use_and_a_dry_run_is_none(
-    verifier: Verifier, last_used: FakeLastUsed
+async def test_only_a_valid_verdict_is_noted_as_use_and_a_dry_run_is_not_noted(
+    verifier: Verifier, notes: VerificationNotes
 ) -> None:
-    items: list[Item] = [make_asked(DISABLED), make_asked(UNKNOWN), make_asked(KNOWN, dry_run=True)]
-    verifier.used(items, await verifier.verify_all(make_caller(), items))
-    assert last_used.touched == []
+    caller = make_caller()
+    items: list[Item] = [make_asked(DISABLED), make_asked(MISSING), make_asked(KNOWN, dry_run=True)]
+    verifier.note(caller, items, await verifier.verify_all(caller, items))
+    [outcomes] = notes.counter.take().values()
+    assert notes.uses.take() == {}
+    assert {(place.key_id, place.code): number for (_, place), number in outcomes.items()} == {
+        (KEY_ID, Code.DISABLED): 1,
+        (UNKNOWN, Code.NOT_FOUND): 1,
+    }
 
     items = [make_asked(KNOWN)] * 3
-    verifier.used(items, await verifier.verify_all(make_caller(), items))
-    assert last_used.touched == [(WORKSPACE_ID, KEY_ID, NOW)]
+    verifier.note(caller, items, await verifier.verify_all(caller, items))
+    assert notes.uses.take() == {WORKSPACE_ID: {KEY_ID: NOW.replace(second=0, microsecond=0)}}
+    [outcomes] = notes.counter.take().values()
+    assert list(outcomes.values()) == [3]
 
 
 async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: Verifier, source: FakeSource) -> None:
@@ -127,7 +126,7 @@ async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: 
         make_asked(DISABLED),
         broken,
         make_asked(KNOWN, ratelimits=(RateLimitCost("unknown"),)),
-        make_asked(UNKNOWN),
+        make_asked(MISSING),
         make_asked(LOST),
         make_asked(KNOWN),
     ]
@@ -145,9 +144,9 @@ async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: 
 
 
 async def test_a_batch_asks_once_for_each_secret_that_is_not_at_hand(verifier: Verifier, source: FakeSource) -> None:
-    await verifier.verify_all(make_caller(), [make_asked(sha256) for sha256 in (KNOWN, UNKNOWN, DISABLED, UNKNOWN)])
+    await verifier.verify_all(make_caller(), [make_asked(sha256) for sha256 in (KNOWN, MISSING, DISABLED, MISSING)])
 
-    assert [sorted(asked) for asked in source.asked] == [sorted([UNKNOWN, DISABLED])]
+    assert [sorted(asked) for asked in source.asked] == [sorted([MISSING, DISABLED])]
 
 
 async def test_a_batch_without_a_single_question_asks_for_nothing(verifier: Verifier, source: FakeSource) -> None:
@@ -212,6 +211,6 @@ async def test_an_answer_from_what_was_not_confirmed_within_the_hard_bound_says_
 async def test_what_was_at_hand_is_decided_after_the_wait_for_the_rest(verifier: Verifier, source: FakeSource) -> None:
     revoked = make_record(make_key(revocation=REVOCATION))
     source.meanwhile = {KNOWN: revoked}
-    answers = await verifier.verify_all(make_caller(), [make_asked(KNOWN), make_asked(UNKNOWN)])
+    answers = await verifier.verify_all(make_caller(), [make_asked(KNOWN), make_asked(MISSING)])
 
     assert [answer.code for answer in answers if isinstance(answer, Verdict)] == [Code.REVOKED, Code.NOT_FOUND]

@@ -6,6 +6,8 @@ from datetime import date, datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from latchkey_server.domain import verification_counts
+from latchkey_server.domain.combinations import KeyDay
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import Freshness, Instant
@@ -24,9 +26,11 @@ from latchkey_server.domain.model import (
     Secret,
     Workspace,
 )
-from latchkey_server.domain.usage import RollUp, StoredEvent, UsageEvent
+from latchkey_server.domain.usage import StoredEvent, UsageEvent
 from latchkey_server.domain.usage_report import EventPage, UsageQuestion, UsageReport
+from latchkey_server.domain.usage_rollups import Combination, KeyFacts, RollUps
 from latchkey_server.domain.verification import Record
+from latchkey_server.domain.verification_report import VerificationQuestion, VerificationSums
 
 T = TypeVar("T")
 
@@ -216,23 +220,45 @@ class EventRow:
     record_time: datetime
 
 
+class UsageFenced(Exception):
+    """Somebody has a workspace's usage to themselves for a moment: begin again a little later."""
+
+
 class Usage(Protocol):
     """Usage events, their identities for ever, and the roll-ups that change with them."""
 
-    async def known(self, workspace_id: UUID, id_hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        """Return id hash → content hash of the events that are recorded."""
+    async def begin(self, workspace_id: UUID) -> None:
+        """Keep labels from being moved until this transaction ends; raises UsageFenced while they are.
+
+        It comes before everything else in a transaction that records.
+        """
         ...
 
-    async def key_members(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, tuple[UUID, str]]:
-        """Return key → (api, member) of the keys that exist, deleted ones included."""
+    async def lock_keys(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> None:
+        """Keep everybody else from admitting combinations of these keys until this transaction ends."""
+        ...
+
+    async def keys(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, KeyFacts]:
+        """Return what there is to know of the keys that exist, deleted ones included."""
+        ...
+
+    async def known(self, workspace_id: UUID, id_hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Return id hash → content hash of the events that are recorded."""
         ...
 
     async def claim(self, workspace_id: UUID, events: Sequence[StoredEvent]) -> set[bytes]:
         """Add the identities that are new and return their id hashes."""
         ...
 
+    async def combinations(self, workspace_id: UUID, places: Sequence[KeyDay]) -> Mapping[KeyDay, set[Combination]]:
+        """Return the combinations that are kept apart of each of these keys and days."""
+        ...
+
     async def insert(self, workspace_id: UUID, events: Sequence[StoredEvent], record_time: datetime) -> None: ...
-    async def roll_up(self, workspace_id: UUID, rollups: Sequence[RollUp]) -> None: ...
+    async def roll_up(self, workspace_id: UUID, rollups: RollUps) -> None:
+        """Add to the roll-ups; last in a transaction, for it keeps others waiting."""
+        ...
+
     async def report(self, workspace_id: UUID, question: UsageQuestion) -> UsageReport: ...
     async def events(self, workspace_id: UUID, question: EventPage) -> list[EventRow]:
         """Return events newest first."""
@@ -249,6 +275,18 @@ class Reports(Protocol):
     async def used(self, workspace_id: UUID, api_ids: frozenset[UUID], used: Mapping[UUID, datetime]) -> None:
         """Remember later uses of keys, of these apis if any are named; what is no key is passed over."""
         ...
+
+    async def combinations(
+        self, workspace_id: UUID, places: Sequence[KeyDay]
+    ) -> Mapping[KeyDay, set[verification_counts.Combination]]:
+        """Return the combinations that are kept apart of each of these keys and days."""
+        ...
+
+    async def count(self, workspace_id: UUID, rows: Sequence[verification_counts.CountRow]) -> None:
+        """Add to the counts; the rows are in order."""
+        ...
+
+    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationSums: ...
 
 
 class RecordSource(Protocol):
@@ -296,12 +334,6 @@ class ChangeListener(Protocol):
     def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
         """Take account of changes, the last of which made ``revision``."""
         ...
-
-
-class LastUsed(Protocol):
-    """Remembers when keys were last used; never fails and never waits."""
-
-    def touch(self, workspace_id: UUID, key_id: UUID, used_time: datetime) -> None: ...
 
 
 class Transaction(Protocol):

@@ -1,4 +1,4 @@
-"""VerifyService's commands: find what is known of the secrets, decide on each, remember that they were used."""
+"""VerifyService's commands: find what is known of the secrets, decide on each, note what was answered."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,8 +10,9 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness, Instant, age
-from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
-from latchkey_server.domain.verification import Code, Question, Record, Verdict
+from latchkey_server.domain.ports import Clock, RecordSource
+from latchkey_server.domain.verification import Question, Record, Verdict
+from latchkey_server.domain.verification_notes import VerificationNotes
 from latchkey_server.domain.verify import decide
 
 ITEMS_MAX = 1_000
@@ -22,6 +23,8 @@ class Asked(NamedTuple):
 
     sha256: bytes
     question: Question
+    prefix: str = ""
+    """What the secret begins with, so far as that may be told."""
 
 
 Item = Asked | LatchkeyError
@@ -37,7 +40,7 @@ class Verifier:
     """Answers questions about secrets from a source of records."""
 
     source: RecordSource
-    last_used: LastUsed
+    notes: VerificationNotes
     clock: Clock
     instant: Callable[[], Instant]
 
@@ -52,7 +55,7 @@ class Verifier:
         return answer
 
     async def verify_all(self, caller: Caller, items: Sequence[Item]) -> list[Answer]:
-        """Return an answer for each item, in order; an item fails alone. Nothing is consumed before ``used``."""
+        """Return an answer for each item, in order; an item fails alone. Nothing is noted before ``note``."""
         looked_up: dict[int, Answer] = {}
         while True:
             now, instant = self.clock(), self.instant()
@@ -74,21 +77,11 @@ class Verifier:
         record = self.source.fresh(item.sha256, at)
         return _decided(record, item.question, caller, now, stale=False) if record is not None else None
 
-    def used(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
-        """Remember the use of the keys that were VALID, dry runs excepted."""
+    def note(self, caller: Caller, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+        """Note the verdicts that were given."""
         for item, answer in zip(items, answers, strict=True):
             if isinstance(answer, Verdict) and isinstance(item, Asked):
-                self.touch(item.question, answer)
-
-    def touch(self, question: Question, verdict: Verdict) -> None:
-        """Remember the use of a key that was VALID, to the minute; the same minute costs nothing twice."""
-        record = verdict.record
-        if record is None or verdict.code is not Code.VALID or question.dry_run:
-            return
-        minute = int(verdict.decided_time.timestamp()) // 60
-        if record.used_minute != minute:
-            record.used_minute = minute
-            self.last_used.touch(record.key.workspace_id, record.key.key_id, verdict.decided_time)
+                self.notes.note(caller, item.question, item.prefix, answer)
 
     async def _look_up(self, caller: Caller, asked: Sequence[Asked]) -> list[_Known]:
         usual = list({item.sha256 for item in asked if item.question.freshness is None})

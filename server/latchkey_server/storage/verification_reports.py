@@ -1,10 +1,46 @@
-"""Which reports of client caches were taken, and the uses of keys that they tell."""
+"""Reports of verifications: which were taken, the uses of keys that they tell, and their counts by outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from latchkey_server.domain.combinations import KeyDay
+from latchkey_server.domain.verification_counts import Combination, CountRow
+from latchkey_server.domain.verification_report import VerificationQuestion, VerificationSums
 from latchkey_server.storage.database import Connection
+from latchkey_server.storage.verification_queries import report
+
+PORTION = 1_000
+"""Rows written by one statement."""
+
+_COLUMNS = {
+    "quarter": "timestamptz",
+    "key_id": "uuid",
+    "code": "smallint",
+    "management_key_id": "uuid",
+    "model": "text",
+    "tag": "text",
+    "tagged": "boolean",
+    "prefix": "text",
+    "other": "boolean",
+    "verifications": "bigint",
+}
+_COUNT = (
+    f"INSERT INTO verification_quarter AS v (workspace_id, {', '.join(_COLUMNS)}) SELECT $1, * FROM unnest("
+    + ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(_COLUMNS.values(), 2))
+    + f") ON CONFLICT (workspace_id, {', '.join(list(_COLUMNS)[:-1])}) "
+    "DO UPDATE SET verifications = v.verifications + excluded.verifications"
+)
+# Place by place: as a join it may be answered by reading all that the workspace has.
+_COMBINATIONS = """
+    SELECT p.key_id, p.day, c.*
+    FROM unnest($2::uuid[], $3::date[]) AS p(key_id, day) CROSS JOIN LATERAL (
+        SELECT DISTINCT management_key_id, model, tag, prefix FROM verification_quarter
+        WHERE workspace_id = $1 AND key_id = p.key_id AND NOT other
+            AND quarter >= p.day::timestamp AT TIME ZONE 'UTC'
+            AND quarter < (p.day + 1)::timestamp AT TIME ZONE 'UTC'
+    ) AS c
+"""
 
 
 class VerificationReportRepository:
@@ -28,15 +64,36 @@ class VerificationReportRepository:
 
     async def used(self, workspace_id: UUID, api_ids: frozenset[UUID], used: Mapping[UUID, datetime]) -> None:
         ordered = sorted(used.items())
-        await self._connection.execute(
-            "INSERT INTO key_last_used AS u (workspace_id, key_id, last_used_time) "
-            "SELECT $1, k.key_id, t.used FROM unnest($2::uuid[], $3::timestamptz[]) AS t(key_id, used) "
-            "JOIN key k ON k.workspace_id = $1 AND k.key_id = t.key_id "
-            "WHERE cardinality($4::uuid[]) = 0 OR k.api_id = ANY($4) ORDER BY k.key_id "
-            "ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_used_time = excluded.last_used_time "
-            "WHERE u.last_used_time < excluded.last_used_time",
-            workspace_id,
-            [key_id for key_id, _ in ordered],
-            [moment for _, moment in ordered],
-            list(api_ids),
+        # In portions, and in the order of their keys, so that two servers can't wait for each other in a circle.
+        for begin in range(0, len(ordered), PORTION):
+            portion = ordered[begin : begin + PORTION]
+            await self._connection.execute(
+                "INSERT INTO key_last_used AS u (workspace_id, key_id, last_used_time) "
+                "SELECT $1, k.key_id, t.used FROM unnest($2::uuid[], $3::timestamptz[]) AS t(key_id, used) "
+                "JOIN key k ON k.workspace_id = $1 AND k.key_id = t.key_id "
+                "WHERE cardinality($4::uuid[]) = 0 OR k.api_id = ANY($4) ORDER BY k.key_id "
+                "ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_used_time = excluded.last_used_time "
+                "WHERE u.last_used_time < excluded.last_used_time",
+                workspace_id,
+                [key_id for key_id, _ in portion],
+                [moment for _, moment in portion],
+                list(api_ids),
+            )
+
+    async def combinations(self, workspace_id: UUID, places: Sequence[KeyDay]) -> Mapping[KeyDay, set[Combination]]:
+        rows = await self._connection.fetch(
+            _COMBINATIONS, workspace_id, [key_id for key_id, _ in places], [day for _, day in places]
         )
+        found: dict[KeyDay, set[Combination]] = {place: set() for place in places}
+        for row in rows:
+            key_id, day, *combination = row
+            found[key_id, day].add(Combination(*combination))
+        return found
+
+    async def count(self, workspace_id: UUID, rows: Sequence[CountRow]) -> None:
+        for begin in range(0, len(rows), PORTION):
+            portion = rows[begin : begin + PORTION]
+            await self._connection.execute(_COUNT, workspace_id, *map(list, zip(*portion, strict=True)))
+
+    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationSums:
+        return await report(self._connection, workspace_id, question)

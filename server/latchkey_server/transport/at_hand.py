@@ -16,13 +16,15 @@ from typing import Final
 
 from latchkey_server.domain.access import Caller
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Instant, confirmed
-from latchkey_server.domain.ports import Clock, LastUsed, RecordSource
+from latchkey_server.domain.ports import Clock, RecordSource
+from latchkey_server.domain.sha256 import sha256
 from latchkey_server.domain.verification import Code, Question, Record
+from latchkey_server.domain.verification_counts import Tally
+from latchkey_server.domain.verification_notes import VerificationNotes, minute_of, place_of
 from latchkey_server.domain.verify import decide
 from latchkey_server.observability import Count, Metrics
 from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.read_verify import KEY_TAG, ONE_BYTE_LENGTH, remembered
-from latchkey_server.transport.sha256 import sha256
 from latchkey_server.transport.write_verify import (
     RESULT_TAG,
     TAG_BYTES,
@@ -52,7 +54,7 @@ _HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
 class Ready:
     """The last answer about a record: for whom and what it is good, from when until when, and its bytes that last."""
 
-    __slots__ = ("body", "caller", "count", "noted", "question", "since", "until")
+    __slots__ = ("body", "caller", "count", "question", "since", "tally", "until", "valid")
 
     def __init__(
         self,
@@ -61,15 +63,17 @@ class Ready:
         span: tuple[datetime, datetime],
         body: bytes,
         count: Count,
-        noted: bool,
+        tally: Tally | None,
+        valid: bool,
     ) -> None:
         self.question = question
         self.caller = caller
         self.since, self.until = span
         self.body = body
         self.count = count
-        self.noted = noted
-        """Whether it counts as a use of the key."""
+        self.tally = tally
+        """Where it is counted by outcome; None for a dry run."""
+        self.valid = valid
 
 
 class AtHand:
@@ -78,14 +82,15 @@ class AtHand:
     def __init__(
         self,
         source: RecordSource,
-        last_used: LastUsed,
+        notes: VerificationNotes,
         metrics: Metrics,
         clock: Clock,
         tick: float = 0.0,
     ) -> None:
         """``tick`` is for how many seconds decisions share one look at the clock, and say its time."""
         self._kept = source.kept
-        self._last_used = last_used
+        self._notes = notes
+        self._begin_tally = notes.counter.begin
         self._verdicts = metrics.verdicts
         self._clock = clock
         self._tick = tick
@@ -162,18 +167,24 @@ class AtHand:
         return record
 
     def _note(self, record: Record, ready: Ready) -> None:
-        """Count a verification, and remember the use of a key that was VALID, to the minute."""
+        """Count a verification, and note it unless it was a dry run."""
         ready.count.value += 1
-        if record.used_minute != self._minute and ready.noted:
-            record.used_minute = self._minute
-            self._last_used.touch(record.key.workspace_id, record.key.key_id, self._now)
+        tally = ready.tally
+        if tally is None:
+            return
+        if not tally.value:
+            self._begin_tally(tally)
+        tally.value += 1
+        if record.used_minute != self._minute and ready.valid:
+            self._notes.use(record, self._now, self._minute)
 
     def _begin_tick(self, at: Instant) -> None:
         """Look at the clock, and serialise the time of all decisions of a tick."""
         self._tick_end = at + self._tick
         self._now = now = self._clock()
         self._decided = decided_bytes(now)
-        self._minute = int(now.timestamp()) // 60
+        self._minute = minute_of(now)
+        self._notes.counter.look(now)
 
     def _make_ready(self, record: Record, question: Question, caller: Caller, now: datetime) -> Ready | None:
         """Return an answer that is good for longer than this moment, or None if there is none."""
@@ -183,10 +194,11 @@ class AtHand:
         verdict = decide(record, question, caller, now)
         if verdict.record is None:
             return None
-        noted = verdict.code is Code.VALID and not question.dry_run
+        tally = None if question.dry_run else Tally(place_of(caller, question, "", verdict))
         # The second shape of a question: what all of them have in common is now worth keeping.
         body = lasting_bytes(verdict, record, question.omit_metadata, keep=record.ready is not None)
-        return Ready(question, caller, (since, until), body, self._verdicts.count(verdict.code.name), noted)
+        count = self._verdicts.count(verdict.code.name)
+        return Ready(question, caller, (since, until), body, count, tally, verdict.code is Code.VALID)
 
 
 def _revision(record: Record) -> tuple[int, bytes]:

@@ -1,5 +1,7 @@
 """Reports of client caches, from the wire to the domain."""
 
+from uuid import UUID
+
 from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import ids
 from latchkey_server.domain.validation import Violations, require_number
@@ -35,6 +37,7 @@ def _count(found: Violations, field: str, count: pb.VerificationCount) -> Outcom
     return OutcomeCount(
         quarter_time=required_time(found, f"{field}.quarter_time", count, "quarter_time"),
         key_id=read_id(found, f"{field}.key_id", ids.KEY, count.key_id),
+        workspace_id=_workspace(found, field, count.workspace_id),
         code=read_enum(found, f"{field}.code", Code, count.code),
         model=count.model,
         tag=count.tag,
@@ -43,9 +46,12 @@ def _count(found: Violations, field: str, count: pb.VerificationCount) -> Outcom
 
 
 def _use(found: Violations, field: str, use: pb.KeyLastUsed) -> KeyUse:
-    named = use.workspace_id
     return KeyUse(
         key_id=read_id(found, f"{field}.key_id", ids.KEY, use.key_id),
-        workspace_id=read_id(found, f"{field}.workspace_id", ids.WORKSPACE, named) if named else None,
+        workspace_id=_workspace(found, field, use.workspace_id),
         used_time=required_time(found, f"{field}.last_used_time", use, "last_used_time"),
     )
+
+
+def _workspace(found: Violations, field: str, named: str) -> UUID | None:
+    return read_id(found, f"{field}.workspace_id", ids.WORKSPACE, named) if named else None

@@ -17,6 +17,7 @@ from latchkey_server.domain.model import Revision
 from latchkey_server.domain.questions import GROUPS_MAX, RATELIMITS_MAX, TAGS_MAX
 from latchkey_server.domain.validation import Violations, counted
 from latchkey_server.domain.verification import Question, RateLimitCost
+from latchkey_server.domain.verification_counts import shown_prefix
 from latchkey_server.domain.verifier import Asked, Item
 from latchkey_server.transport.wire import read_duration, read_id, read_money
 
@@ -49,7 +50,7 @@ def _read(raw: bytes) -> Asked:
     question = _question(request, found)
     found.check()
     _remember(raw, request, question)
-    return Asked(secret_sha256(request.key), question)
+    return Asked(secret_sha256(request.key), question, shown_prefix(request.key))
 
 
 def _remember(raw: bytes, request: pb.VerifyRequest, question: Question) -> None:

@@ -2,7 +2,6 @@
 
 from latchkey.v1 import usage_service_pb2 as pb
 from latchkey.v1 import usage_service_pb2_grpc
-from latchkey_server.domain import errors
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.usage import UsageType
@@ -10,6 +9,7 @@ from latchkey_server.domain.usage_query import DEFAULT_ROWS, MAX_ROWS, UsageQuer
 from latchkey_server.domain.usage_recorder import EVENTS_MAX, UsageRecorder
 from latchkey_server.domain.usage_report import EventPage
 from latchkey_server.domain.validation import Violations, counted, require_number
+from latchkey_server.domain.verification_query import VerificationQueries
 from latchkey_server.transport.answers import fitting, fitting_page
 from latchkey_server.transport.call import binding, caller
 from latchkey_server.transport.convert_usage import (
@@ -21,6 +21,7 @@ from latchkey_server.transport.convert_usage import (
     result_message,
     row_message,
 )
+from latchkey_server.transport.convert_verifications import read_verification_ask, verification_row_message
 from latchkey_server.transport.stack import Context
 from latchkey_server.transport.wire import optional_timestamp, read_enum, read_time
 
@@ -28,13 +29,18 @@ from latchkey_server.transport.wire import optional_timestamp, read_enum, read_t
 class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
     """Answers UsageService."""
 
-    def __init__(self, recorder: UsageRecorder, queries: UsageQueries, clock: Clock) -> None:
+    def __init__(
+        self, recorder: UsageRecorder, queries: UsageQueries, verifications: VerificationQueries, clock: Clock
+    ) -> None:
         self._recorder = recorder
         self._queries = queries
+        self._verifications = verifications
         self._clock = clock
 
     async def ReportUsage(self, request: pb.ReportUsageRequest, context: Context) -> pb.ReportUsageResponse:
         require_number("events", len(request.events), EVENTS_MAX)
+        # Before they are read: refusing is to cost less than recording.
+        self._recorder.groups.require_room(caller().workspace_id, len(request.events))
         results = await self._recorder.report(caller(), [read_event(event) for event in request.events])
         return pb.ReportUsageResponse(results=[result_message(result) for result in results])
 
@@ -62,7 +68,18 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
     async def QueryVerifications(
         self, request: pb.QueryVerificationsRequest, context: Context
     ) -> pb.QueryVerificationsResponse:
-        raise errors.NotImplementedYet("QueryVerifications")
+        bound = binding(request)
+        cursor = decode_token(bound, request.page_token)
+        size = page_size(request.page_size, DEFAULT_ROWS, MAX_ROWS)
+        report = await self._verifications.report(caller(), read_verification_ask(request), size, cursor)
+        rows = fitting(map(verification_row_message, report.rows))
+        more = report.more or len(rows) < len(report.rows)
+        return pb.QueryVerificationsResponse(
+            rows=rows,
+            total=report.total,
+            as_of=optional_timestamp(report.as_of),
+            next_page_token=encode_token(bound, str(report.offset + len(rows)) if more else None),
+        )
 
     def _read_page(self, request: pb.ListUsageEventsRequest) -> EventPage:
         found = Violations()

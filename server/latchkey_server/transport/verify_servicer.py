@@ -44,7 +44,7 @@ class Verifications:
         if isinstance(item, LatchkeyError):
             raise item
         verdict = await self._verifier.verify(caller(), item)
-        self._verifier.touch(item.question, verdict)
+        self._verifier.note(caller(), [item], [verdict])
         self._verdicts.count(verdict.code.name).value += 1
         return answer_bytes(verdict, decided_bytes(verdict.decided_time), omit_metadata=item.question.omit_metadata)
 
@@ -58,7 +58,7 @@ class Verifications:
         return filled(results, len(items))
 
     def _note(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
-        self._verifier.used(items, answers)
+        self._verifier.note(caller(), items, answers)
         for answer in answers:
             if not isinstance(answer, LatchkeyError):
                 self._verdicts.count(answer.code.name).value += 1

@@ -73,11 +73,13 @@ class _VerificationDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     VERIFICATION_DIMENSION_API: _VerificationDimension.ValueType  # 4
     """VERIFICATION_DIMENSION_API: the key's api."""
     VERIFICATION_DIMENSION_CALLING_SERVICE: _VerificationDimension.ValueType  # 5
-    """VERIFICATION_DIMENSION_CALLING_SERVICE: the management key that asked."""
+    """VERIFICATION_DIMENSION_CALLING_SERVICE: the management key that asked; empty for one of another workspace."""
     VERIFICATION_DIMENSION_MODEL: _VerificationDimension.ValueType  # 6
     """VERIFICATION_DIMENSION_MODEL: the model that was asked for."""
     VERIFICATION_DIMENSION_TAG: _VerificationDimension.ValueType  # 7
-    """VERIFICATION_DIMENSION_TAG: the tag. A verification with several tags counts once in each."""
+    """VERIFICATION_DIMENSION_TAG: the tag. A verification with several tags counts once in each, one without any is left
+    out; so a filter on tags.
+    """
     VERIFICATION_DIMENSION_PREFIX: _VerificationDimension.ValueType  # 8
     """VERIFICATION_DIMENSION_PREFIX: the prefix of a secret that no key has."""
 
@@ -95,11 +97,13 @@ VERIFICATION_DIMENSION_KEY: VerificationDimension.ValueType  # 3
 VERIFICATION_DIMENSION_API: VerificationDimension.ValueType  # 4
 """VERIFICATION_DIMENSION_API: the key's api."""
 VERIFICATION_DIMENSION_CALLING_SERVICE: VerificationDimension.ValueType  # 5
-"""VERIFICATION_DIMENSION_CALLING_SERVICE: the management key that asked."""
+"""VERIFICATION_DIMENSION_CALLING_SERVICE: the management key that asked; empty for one of another workspace."""
 VERIFICATION_DIMENSION_MODEL: VerificationDimension.ValueType  # 6
 """VERIFICATION_DIMENSION_MODEL: the model that was asked for."""
 VERIFICATION_DIMENSION_TAG: VerificationDimension.ValueType  # 7
-"""VERIFICATION_DIMENSION_TAG: the tag. A verification with several tags counts once in each."""
+"""VERIFICATION_DIMENSION_TAG: the tag. A verification with several tags counts once in each, one without any is left
+out; so a filter on tags.
+"""
 VERIFICATION_DIMENSION_PREFIX: VerificationDimension.ValueType  # 8
 """VERIFICATION_DIMENSION_PREFIX: the prefix of a secret that no key has."""
 Global___VerificationDimension: _TypeAlias = VerificationDimension  # noqa: Y015
@@ -374,7 +378,9 @@ Global___ListUsageEventsResponse: _TypeAlias = ListUsageEventsResponse  # noqa: 
 
 @_typing.final
 class VerificationFilter(_message.Message):
-    """VerificationFilter selects verifications. All given filters must hold; inside each, one match is enough."""
+    """VerificationFilter selects verifications. All given filters must hold; inside each, one match is enough; at most 100
+    values each.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -473,7 +479,7 @@ class QueryVerificationsRequest(_message.Message):
 
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___VerificationDimension.ValueType]:
-        """group_by names the dimensions to group by; none sums everything."""
+        """group_by names the dimensions to group by, each once; none sums everything."""
 
     @_builtins.property
     def filter(self) -> Global___VerificationFilter:
@@ -511,7 +517,7 @@ class QueryVerificationsResponse(_message.Message):
     AS_OF_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """total is the count of the whole selection (not the page), in the same snapshot as the rows."""
+    """total is the count of the whole selection (not the page), in the same snapshot as the rows, and their sum."""
     next_page_token: _builtins.str
     """next_page_token is empty on the last page."""
     @_builtins.property
@@ -597,6 +603,7 @@ class VerificationGroup(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
     code: _verification_pb2.VerifyCode.ValueType
     """code is the outcome."""
     environment: _builtins.str
@@ -612,7 +619,13 @@ class VerificationGroup(_message.Message):
     tag: _builtins.str
     """tag is the tag."""
     prefix: _builtins.str
-    """prefix is the prefix of secrets that no key has."""
+    """prefix is what secrets that no key has began with: the prefix of one that is whole by our form, else a short first
+    word, else empty; never part of what could be the secret itself.
+    """
+    other: _builtins.bool
+    """other is true where model, tag and prefix stand for the combinations beyond the 1000 that are kept apart for a key and
+    UTC day; they are then empty.
+    """
     @_builtins.property
     def key(self) -> _usage_pb2.UsageKey:
         """key is the key. Absent for unknown secrets."""
@@ -629,10 +642,11 @@ class VerificationGroup(_message.Message):
         model: _builtins.str = ...,
         tag: _builtins.str = ...,
         prefix: _builtins.str = ...,
+        other: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_id", b"api_id", "calling_service_id", b"calling_service_id", "code", b"code", "environment", b"environment", "key", b"key", "model", b"model", "prefix", b"prefix", "tag", b"tag", "unlabeled", b"unlabeled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_id", b"api_id", "calling_service_id", b"calling_service_id", "code", b"code", "environment", b"environment", "key", b"key", "model", b"model", "other", b"other", "prefix", b"prefix", "tag", b"tag", "unlabeled", b"unlabeled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,8 @@ class UsageServiceServicer:
         """ReportUsage records up to 1000 events. Acknowledged means committed: rows, roll-ups and caps change together.
         Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a disabled
         workspace too, for the work was done.
+
+        Errors: UNAVAILABLE (OVERLOADED) when more is waiting to be written than the server holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,7 +99,7 @@ class UsageServiceServicer:
 
     def QueryVerifications(self, request, context):
         """QueryVerifications sums the outcomes of verifications over [start_time, end_time). Counts are at most once: up to
-        one flush interval (1 second) is lost if a server is killed.
+        one flush interval (1 second) is lost if a server is killed. They are kept for 90 days (a setting).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,6 +25,8 @@ class UsageServiceStub:
     """ReportUsage records up to 1000 events. Acknowledged means committed: rows, roll-ups and caps change together.
     Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a disabled
     workspace too, for the work was done.
+
+    Errors: UNAVAILABLE (OVERLOADED) when more is waiting to be written than the server holds.
     """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
     """QueryUsage sums usage over [start_time, end_time). The sum over any grouping equals the total equals the sum of
@@ -36,7 +38,7 @@ class UsageServiceStub:
     """ListUsageEvents returns the recorded events, newest first."""
     QueryVerifications: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryVerificationsRequest, _usage_service_pb2.QueryVerificationsResponse]
     """QueryVerifications sums the outcomes of verifications over [start_time, end_time). Counts are at most once: up to
-    one flush interval (1 second) is lost if a server is killed.
+    one flush interval (1 second) is lost if a server is killed. They are kept for 90 days (a setting).
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -56,6 +58,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         """ReportUsage records up to 1000 events. Acknowledged means committed: rows, roll-ups and caps change together.
         Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a disabled
         workspace too, for the work was done.
+
+        Errors: UNAVAILABLE (OVERLOADED) when more is waiting to be written than the server holds.
         """
 
     @_abc_1.abstractmethod
@@ -85,7 +89,7 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_usage_service_pb2.QueryVerificationsRequest, _abc.Awaitable[_usage_service_pb2.QueryVerificationsResponse]],
     ) -> _abc.Awaitable[_usage_service_pb2.QueryVerificationsResponse]:
         """QueryVerifications sums the outcomes of verifications over [start_time, end_time). Counts are at most once: up to
-        one flush interval (1 second) is lost if a server is killed.
+        one flush interval (1 second) is lost if a server is killed. They are kept for 90 days (a setting).
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _aio.Server) -> None: ...

@@ -587,7 +587,9 @@ class VerificationCount(_message.Message):
     """
     @_builtins.property
     def quarter_time(self) -> _timestamp_pb2.Timestamp:
-        """quarter_time is the beginning of the quarter of an hour, UTC."""
+        """quarter_time is the beginning of the quarter of an hour, UTC. One that lies ahead counts as now's; counts from
+        further back than usage is accepted are passed over, and so are those of keys that the caller can't see.
+        """
 
     def __init__(
         self,
