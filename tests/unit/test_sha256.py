@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latchkey_server.transport.sha256 import sha256
+from latchkey_server.domain.sha256 import sha256
 
 
 @given(st.binary(max_size=300))

@@ -19,7 +19,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def has_control_characters(text: str) -> bool:
     """Tell whether ``text`` holds a control character (Unicode category Cc, U+0000 included)."""
-    return any(unicodedata.category(character) == "Cc" for character in text)
+    # What is printable holds none, and nearly all text is.
+    return not text.isprintable() and any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def normalize_environment(text: str) -> str:

@@ -4,6 +4,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from uuid import UUID
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -53,6 +54,7 @@ def format_id(prefix: str, identifier: UUID) -> str:
     return f"{prefix}_{''.join(reversed(letters))}"
 
 
+@lru_cache(maxsize=16_384)
 def parse_id(prefix: str, text: str) -> UUID:
     """Return the identifier that ``text`` names; raises ValueError unless it is exactly what format_id gives."""
     head, _, tail = text.rpartition("_")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 from latchkey_server.storage.database import Connection
@@ -24,6 +25,7 @@ class Migration:
         return self.sql.startswith("-- breaking")
 
 
+@cache
 def migrations() -> Sequence[Migration]:
     """Return every migration that this server knows, in order."""
     files = sorted(

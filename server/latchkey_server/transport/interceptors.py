@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import grpc
 import structlog
 from grpc.aio import AbortError
+from lru import LRU
 
 from latchkey.rules import secret_sha256
 from latchkey_server.domain import errors
@@ -34,7 +35,7 @@ SERVICES = "/latchkey.v1."
 STREAMS = frozenset({"VerifyStream", "WatchKeys"})
 """Methods that go on for as long as their client likes."""
 
-UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerifications"})
+UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerifications", "ReportUsage"})
 """Methods too frequent for a line each: counters tell of them."""
 
 LOOKUPS = frozenset({"Verify", "BatchVerify"})
@@ -173,6 +174,10 @@ class Readiness(Protocol):
     ready: bool
 
 
+# Callers are few, and gRPC keeps their headers in its own tables for as long as their connections last.
+_KNOWN_MAX = 256
+
+
 class Authentication:
     """Finds out who calls and whether their role allows the method; health and reflection are open to all."""
 
@@ -192,6 +197,7 @@ class Authentication:
         self._instant = instant
         self._readiness = readiness
         self._default = default_seconds
+        self._known: LRU[str | None, bytes] = LRU(_KNOWN_MAX)
 
     def unary(self, method: str, inner: Unary) -> Unary:
         if not method.startswith(SERVICES):
@@ -219,11 +225,13 @@ class Authentication:
     async def _authenticate(self, context: Context, method: str) -> None:
         if not self._readiness.ready:
             raise errors.ServerNotReady
-        sha256 = secret_sha256(bearer_secret(metadata_of("authorization")))
+        authorization = metadata_of("authorization")
+        sha256 = self._known.get(authorization) or secret_sha256(bearer_secret(authorization))
         call = current_call.get()
         call.recheck = partial(self._check, call, sha256, method)
         call.recheck_at_once = partial(self._at_once, call, sha256, method)
         if call.recheck_at_once():
+            self._known.setdefault(authorization, sha256)
             return
         try:
             async with asyncio.timeout(_bound(context, self._default)):

@@ -83,7 +83,7 @@ def read_time(found: Violations, field: str, message: HasPresence, name: str) ->
     try:
         if not 0 <= value.nanos < NANOS:
             raise ValueError
-        instant = _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1_000)
+        instant = _EPOCH + timedelta(0, value.seconds, value.nanos // 1_000)
         # The calendar's first and last year are kept free, so that reckoning with an instant never leaves it.
         if not MINYEAR < instant.year < MAXYEAR:
             raise ValueError

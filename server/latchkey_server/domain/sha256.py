@@ -7,7 +7,16 @@ to it.
 
 import hashlib
 import importlib
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+
+class Hash(Protocol):
+    """What has hashed some bytes."""
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes."""
+        ...
 
 
 def _built_in() -> Any:
@@ -20,5 +29,5 @@ def _built_in() -> Any:
     return hashlib.sha256
 
 
-sha256: Final[Any] = _built_in()
+sha256: Final[Callable[[bytes], Hash]] = _built_in()
 """Return the hash object of some bytes."""
