@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,25 @@ async def server_process(until: str = "serving", **settings: str) -> AsyncIterat
         yield serving
     finally:
         await _end(process)
+
+
+@asynccontextmanager
+async def drained(serving: Serving) -> AsyncIterator[None]:
+    """Read what a server logs, lest it wait for somebody to, and keep what it has to complain of."""
+
+    async def drain() -> None:
+        stream = serving.process.stderr
+        while stream is not None and (line := await stream.readline()):
+            if b'"level": "error"' in line:
+                serving.log.append(json.loads(line))
+
+    task = asyncio.create_task(drain())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

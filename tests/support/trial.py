@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from latchkey.v1 import verification_pb2, verify_service_pb2
 from latchkey_server.app import build_workspaces
 from latchkey_server.opening import open_storage, utc_now
-from tests.support.process import Serving, server_process
+from tests.support.process import drained, server_process
 from tests.support.service import PEPPERS, Bearer, Client, Rejection, settings_for
 
 CALL_SECONDS = 5.0
@@ -134,17 +134,9 @@ async def servers(dsn: str, *each: dict[str, str]) -> AsyncIterator[list[Server]
         running = await asyncio.gather(*starting)
         made = []
         for serving in running:
-            drain = asyncio.create_task(_drain(serving))
-            stack.callback(drain.cancel)
+            await stack.enter_async_context(drained(serving))
             channel = await stack.enter_async_context(
                 grpc.aio.insecure_channel(serving.address, interceptors=[Bearer(secret or "")])
             )
             made.append(Server(serving.process.pid, serving.address, channel, Client(channel, secret or "")))
         yield made
-
-
-async def _drain(serving: Serving) -> None:
-    """Read what a server logs, lest it wait for somebody to."""
-    stream = serving.process.stderr
-    while stream is not None and await stream.readline():
-        pass

@@ -8,7 +8,7 @@ from latchkey_server.domain.model import Balance, EnvironmentCounts, Key, KeySta
 from latchkey_server.domain.ports import KeyFilter
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.rows import KEY_COLUMNS, key_of, key_values
-from latchkey_server.storage.sql import Conditions, placeholders
+from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions, placeholders
 
 _COLUMN_NAMES = KEY_COLUMNS.split(", ")
 # What an update writes: not the ids, and not the label under which usage is folded, which is upkeep's.
@@ -44,6 +44,25 @@ _STATUS_FACTS = {
 }
 
 
+# Days that are over are packed; what is not packed yet is added from its quarters. Without a day, the whole life.
+_NET_SPEND = """
+    SELECT key_id, sum(net) AS net FROM (
+        SELECT d.key_id, d.spend_nanos + d.adjustment_nanos AS net
+        FROM unnest($2::uuid[], $3::date[]) AS w(key_id, since)
+        JOIN usage_key_day d ON d.workspace_id = $1 AND d.key_id = w.key_id AND d.day >= w.since
+        UNION ALL
+        SELECT t.key_id, t.spend_nanos + t.adjustment_nanos
+        FROM unnest($2::uuid[], $3::date[]) AS w(key_id, since)
+        JOIN usage_key_total t ON t.workspace_id = $1 AND t.key_id = w.key_id AND w.since IS NULL
+        UNION ALL
+        SELECT q.key_id, q.spend_nanos + q.adjustment_nanos
+        FROM unnest($2::uuid[], $3::date[]) AS w(key_id, since)
+        JOIN usage_key_quarter q ON q.workspace_id = $1 AND q.key_id = w.key_id
+            AND q.quarter >= coalesce(w.since, '-infinity')::timestamp AT TIME ZONE 'UTC'
+    ) AS parts GROUP BY key_id
+"""
+
+
 class KeyRepository:
     """Keys of one transaction."""
 
@@ -60,6 +79,7 @@ class KeyRepository:
         self, workspace_id: UUID, wanted: KeyFilter, before: UUID | None, limit: int, now: datetime
     ) -> list[Key]:
         where = _filter(workspace_id, wanted, before, now)
+        await self._connection.execute(PLANNED_FOR_VALUES)
         rows = await self._connection.fetch(
             f"{SELECT_KEY} WHERE {where.text} ORDER BY k.key_id DESC LIMIT {where.bind(limit)}",
             *where.arguments,
@@ -130,29 +150,8 @@ class KeyRepository:
         return Balance(row["remaining"], row["settled_time"]) if row else None
 
     async def net_spend(self, workspace_id: UUID, since: Mapping[UUID, date | None]) -> Mapping[UUID, int]:
-        windowed = {key_id: day for key_id, day in since.items() if day is not None}
-        lifelong = [key_id for key_id, day in since.items() if day is None]
-        spent: dict[UUID, int] = {}
-        if windowed:
-            rows = await self._connection.fetch(
-                "SELECT d.key_id, sum(d.spend_nanos + d.adjustment_nanos) AS net "
-                "FROM unnest($2::uuid[], $3::date[]) AS w(key_id, since) "
-                "JOIN usage_key_day d ON d.workspace_id = $1 AND d.key_id = w.key_id AND d.day >= w.since "
-                "WHERE d.workspace_id = $1 GROUP BY d.key_id",
-                workspace_id,
-                list(windowed),
-                list(windowed.values()),
-            )
-            spent |= {row["key_id"]: int(row["net"]) for row in rows}
-        if lifelong:
-            rows = await self._connection.fetch(
-                "SELECT key_id, spend_nanos + adjustment_nanos AS net FROM usage_key_total "
-                "WHERE workspace_id = $1 AND key_id = ANY($2)",
-                workspace_id,
-                lifelong,
-            )
-            spent |= {row["key_id"]: int(row["net"]) for row in rows}
-        return spent
+        rows = await self._connection.fetch(_NET_SPEND, workspace_id, list(since), list(since.values()))
+        return {row["key_id"]: int(row["net"]) for row in rows}
 
     async def last_used(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, datetime]:
         rows = await self._connection.fetch(

@@ -1,5 +1,12 @@
 """Building statements: numbered parameters for conditions that are only there when asked for."""
 
+PLANNED_FOR_VALUES = "SET LOCAL plan_cache_mode = force_custom_plan"
+"""Has each statement of the open transaction planned for the values that it asks for.
+
+One that is prepared and asked again and again would be planned for no values in particular. Where much depends on them,
+on how wide a range is or how rare a label, PostgreSQL then may walk along the wrong index, or read whole tables.
+"""
+
 
 class Conditions:
     """A WHERE clause and its arguments, built together. Only values ever come from a caller, never SQL."""
