@@ -108,6 +108,22 @@ def test_unlabeled_is_told_apart_from_a_label_of_that_name() -> None:
     assert any(line.strip().startswith('"unlabeled" ') for line in lines)
 
 
+def test_what_is_too_many_to_tell_is_told_apart_from_none() -> None:
+    rows = [
+        row((Part(Dimension.TASK, "", beyond=True),), 0, 2 * DOLLAR),
+        row((Part(Dimension.TASK, ""),), 0, DOLLAR),
+    ]
+    report = report_of(rows, Dimension.TASK)
+    out = io.StringIO()
+    write_csv(report, out)
+
+    assert [line.strip().split("  ")[0] for line in printed(report).splitlines()[4:6]] == [
+        "(too many to tell)",
+        "(none)",
+    ]
+    assert [each["task_other"] for each in csv.DictReader(io.StringIO(out.getvalue()))] == ["true", "false"]
+
+
 @pytest.mark.parametrize("text", ["(unlabeled)", "Other", "total", "(none)", '"', "a ", "\u202egnp.exe", "a\x1b[2J"])
 def test_a_label_that_could_be_mistaken_or_obeyed_is_quoted(text: str) -> None:
     assert label(text).startswith('"')

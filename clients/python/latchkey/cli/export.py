@@ -81,6 +81,7 @@ def _part(part: Part) -> Iterator[tuple[str, Value]]:
             yield "api_id", part.text
         case Dimension.MODEL | Dimension.MEMBER | Dimension.TASK:
             yield part.dimension.value, part.text
+            yield f"{part.dimension.value}_other", part.beyond
 
 
 def _span(cell: Cell, covered: Range) -> dict[str, Value]:

@@ -7,6 +7,7 @@ from latchkey.cli.report import Dimension, Filter, Group, Part
 UNLABELED = "(unlabeled)"
 NONE = "(none)"
 OTHER = "(other)"
+BEYOND = "(too many to tell)"
 _OURS = frozenset({"unlabeled", "none", "other", "total"})
 
 
@@ -18,6 +19,8 @@ def label(text: str) -> str:
 
 def part_name(part: Part) -> str:
     """Return what a part of a group is called."""
+    if part.beyond:
+        return BEYOND
     if not part.text:
         return UNLABELED if part.dimension is Dimension.ENVIRONMENT else NONE
     return f"{label(part.name)} {part.text}" if part.name else label(part.text)

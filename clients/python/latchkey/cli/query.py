@@ -84,7 +84,7 @@ def _part(dimension: Dimension, group: usage_pb2.UsageGroup) -> Part:
         case Dimension.API:
             return Part(dimension, group.api_id)
         case Dimension.MODEL | Dimension.MEMBER | Dimension.TASK:
-            return Part(dimension, getattr(group, dimension.value))
+            return Part(dimension, getattr(group, dimension.value), beyond=group.other)
 
 
 def _filter(selected: Filter) -> usage_pb2.UsageFilter:

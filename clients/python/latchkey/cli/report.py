@@ -57,6 +57,8 @@ class Part:
     dimension: Dimension
     text: str
     unlabeled: bool = False
+    beyond: bool = False
+    """Whether it stands for the values beyond those that the server keeps apart for a key and day."""
     name: str = ""
     deleted: bool = False
     revoked: bool = False
@@ -123,9 +125,9 @@ Row = tuple[tuple[Part, ...], bool, Cell]
 
 def grouped(rows: Iterable[Row], order_by: Measure) -> tuple[Group, ...]:
     """Return a group for each of the rows' owners, the largest first and `other` last."""
-    found: dict[tuple[tuple[tuple[str, bool], ...], bool], Group] = {}
+    found: dict[tuple[tuple[tuple[str, bool, bool], ...], bool], Group] = {}
     for parts, other, cell in rows:
-        owner = tuple((part.text, part.unlabeled) for part in parts), other
+        owner = tuple((part.text, part.unlabeled, part.beyond) for part in parts), other
         found.setdefault(owner, Group(parts, other)).add(cell)
     return tuple(sorted(found.values(), key=lambda group: _place(group, order_by)))
 
