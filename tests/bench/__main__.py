@@ -13,17 +13,21 @@ import uvloop
 
 from latchkey_server.storage.data_directory import temporary_data_dir
 from tests.bench import machine, profiling, report
-from tests.bench.cases import CASES, Bench, Options
+from tests.bench.cases import CASES as VERIFY_CASES
+from tests.bench.cases import Bench, Options
 from tests.bench.compare import Metrics
 from tests.bench.load import channels
 from tests.bench.propagation import PATHS, propagation
+from tests.bench.reports import REPORTS, reports
 from tests.bench.seed import Seed, import_keys, seed
 from tests.bench.servers import BenchError, bootstrap, floor, latchkey, postgres
+from tests.bench.usage import INGEST
 
 HOT_KEYS = 1_000
 COLD_KEYS = 100_000
+CASES = VERIFY_CASES | INGEST
 NEED_COLD = {"verify_cold", "cached_key"}
-ALL = (*CASES, *PATHS)
+ALL = (*CASES, *REPORTS, *PATHS)
 
 
 @dataclass(slots=True)
@@ -83,6 +87,7 @@ async def run(options: Options, names: Sequence[str]) -> Outcomes:
                 outcomes.put(name, await CASES[name](world))
             except (BenchError, grpc.aio.AioRpcError) as error:
                 outcomes.put(name, error)
+        await _run_reports(world, [name for name in REPORTS if name in names], outcomes)
         await _run_propagation(world, [path for path in PATHS if path in names], outcomes)
     return outcomes
 
@@ -107,12 +112,13 @@ async def bench(options: Options, cold: int) -> AsyncIterator[Bench]:
         folder = stack.enter_context(temporary_data_dir())
         database = await stack.enter_async_context(postgres(folder))
         async with latchkey(database.dsn, cores, folder / "server.log") as server:
-            credentials: Seed = await seed(server.address, await bootstrap(database.dsn))
+            root = await bootstrap(database.dsn)
+            credentials: Seed = await seed(server.address, root)
             hot_keys = await import_keys(server.address, credentials.owner, HOT_KEYS, "hot")
             cold_keys = await import_keys(server.address, credentials.owner, cold, "cold")
         empty = await stack.enter_async_context(floor(apart.server))
         over = await stack.enter_async_context(channels(empty.address))
-        yield Bench(options, cores, folder, database, credentials, hot_keys, cold_keys, empty, over)
+        yield Bench(options, cores, folder, database, root, credentials, hot_keys, cold_keys, empty, over)
 
 
 async def _run_propagation(world: Bench, paths: Sequence[str], outcomes: Outcomes) -> None:
@@ -125,6 +131,19 @@ async def _run_propagation(world: Bench, paths: Sequence[str], outcomes: Outcome
     except (BenchError, grpc.aio.AioRpcError) as error:
         for path in paths:
             outcomes.put(path, error)
+
+
+async def _run_reports(world: Bench, names: Sequence[str], outcomes: Outcomes) -> None:
+    """Run all reports if any is asked for: what takes the time is filling the database."""
+    if not names:
+        return
+    try:
+        for name, outcome in (await reports(world)).items():
+            if name in names:
+                outcomes.put(name, outcome)
+    except (BenchError, grpc.aio.AioRpcError) as error:
+        for name in names:
+            outcomes.put(name, error)
 
 
 async def _quick_throughput(world: Bench) -> Metrics:

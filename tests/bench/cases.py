@@ -38,6 +38,8 @@ class Bench:
     cores: Cores
     folder: Path
     postgres: Postgres
+    root: str
+    """The secret of the root OWNER."""
     seed: Seed
     hot: Keys
     """A few keys, asked for again and again."""

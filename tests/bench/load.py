@@ -16,6 +16,7 @@ from tests.bench.seed import Metadata
 from tests.bench.servers import BenchError
 
 SERVICE = "/latchkey.v1.VerifyService/"
+USAGE = "/latchkey.v1.UsageService/"
 IN_FLIGHT = 64
 CHANNELS = 4
 CALL_SECONDS = 30.0
@@ -69,12 +70,13 @@ class Unary:
         requests: Iterator[bytes],
         metadata: Metadata,
         *,
+        service: str = SERVICE,
         verifications: int = 1,
         check: Callable[[bytes], None] = lambda _raw: None,
         calls_max: int | None = None,
         in_flight: int = IN_FLIGHT,
     ) -> None:
-        calls: list[Any] = [channel.unary_unary(SERVICE + method) for channel in over]
+        calls: list[Any] = [channel.unary_unary(service + method) for channel in over]
         self._callers = list(itertools.islice(itertools.cycle(calls), in_flight))
         self._requests = requests
         self._metadata = metadata

@@ -19,10 +19,11 @@ FIGURES = 4
 
 
 class Bar(NamedTuple):
-    """What a metric of a case may be at most."""
+    """What a metric of a case may be at most, or with ``least`` has to be at least."""
 
     metric: str
-    most: float
+    limit: float
+    least: bool = False
 
 
 BARS = {
@@ -34,6 +35,12 @@ BARS = {
     "propagation_server": Bar("p99_ms", 50),
     "propagation_watch": Bar("p99_ms", 50),
     "cached_key": Bar("bytes", 2048),
+    "ingest_batch_1000": Bar("ratio", 0.33, least=True),
+    "ingest_single": Bar("ratio", 0.5, least=True),
+    "query_env_30d_10m_utc": Bar("p50_ms", 100),
+    "query_env_30d_10m_kolkata": Bar("p50_ms", 150),
+    "query_env_30d_10m_retagged": Bar("p50_ms", 200),
+    "query_env_30d_growth": Bar("ratio", 1.5),
 }
 
 
@@ -73,14 +80,16 @@ def rounded_to_figures(value: float) -> float:
 
 
 def _met(bar: Bar, metrics: Metrics) -> bool:
-    return metrics[bar.metric] <= bar.most
+    value = metrics[bar.metric]
+    return value >= bar.limit if bar.least else value <= bar.limit
 
 
 def _bar(case: str, metrics: Metrics) -> str:
     bar = BARS.get(case)
     if bar is None:
         return ""
-    return f"{bar.metric} ≤ {bar.most:g}: {'[green]met[/]' if _met(bar, metrics) else '[bold red]MISSED[/]'}"
+    verdict = "[green]met[/]" if _met(bar, metrics) else "[bold red]MISSED[/]"
+    return f"{bar.metric} {'≥' if bar.least else '≤'} {bar.limit:g}: {verdict}"
 
 
 def _further(metrics: Metrics) -> str:

@@ -66,14 +66,18 @@ async def seed(address: str, root_secret: str) -> Seed:
         return Seed(owner, _bearer(verifier.secret))
 
 
-async def import_keys(address: str, owner: Metadata, count: int, name: str) -> Keys:
-    """Import ``count`` keys, each with 10 of 100 scopes and a small metadata; ``name`` sets their secrets apart."""
+async def import_keys(address: str, owner: Metadata, count: int, name: str, labels: Sequence[str] = ("prod",)) -> Keys:
+    """Import ``count`` keys, each with 10 of 100 scopes and a small metadata; ``name`` sets their secrets apart.
+
+    They carry the labels in turn.
+    """
     secrets = [f"{name}_{number:032d}" for number in range(count)]
     key_ids: list[str] = []
     async with grpc.aio.insecure_channel(address) as channel:
         keys = key_service_pb2_grpc.KeyServiceStub(channel)
         for start in range(0, count, IMPORT_MAX):
-            items = [_item(start + at, secret) for at, secret in enumerate(secrets[start : start + IMPORT_MAX])]
+            part = secrets[start : start + IMPORT_MAX]
+            items = [_item(at, secret, labels[at % len(labels)]) for at, secret in enumerate(part, start)]
             request = key_service_pb2.ImportKeysRequest(items=items)
             answer = await keys.ImportKeys(request, metadata=owner, timeout=60)
             key_ids += [result.key_id for result in answer.results]
@@ -83,8 +87,8 @@ async def import_keys(address: str, owner: Metadata, count: int, name: str) -> K
     return Keys(secrets, key_ids)
 
 
-def _item(number: int, secret: str) -> key_service_pb2.ImportKeyItem:
-    key = key_pb2.Key(name=f"bench {number}", environment="prod")
+def _item(number: int, secret: str, label: str) -> key_service_pb2.ImportKeyItem:
+    key = key_pb2.Key(name=f"bench {number}", environment=label)
     key.scopes.extend(SCOPES[(number * 7 + at * 11) % len(SCOPES)] for at in range(SCOPES_A_KEY))
     key.metadata.update({"customer": f"customer-{number}", "plan": "pro", "seats": number % 50})
     return key_service_pb2.ImportKeyItem(key=key, secret_sha256=hashlib.sha256(secret.encode()).digest())
