@@ -23,7 +23,7 @@ WRITERS, ENOUGH = 2, 1_000
 WRITING_MAX = 8
 """Groups of all workspaces that are written at once: each has a database connection meanwhile."""
 
-PENDING_MAX = 100_000
+PENDING_MAX = 200_000
 """Events that a process holds, waiting to be written; beyond them it refuses rather than grow."""
 
 PATIENCE = 0.005
