@@ -60,14 +60,14 @@ def paged(where: Conditions, parts: str, grouped: str, paging: Paging) -> str:
 def _folded(where: Conditions, paging: Paging) -> str:
     if not paging.top:
         return f"folded AS (SELECT {_listed('bucket', 'false AS rest', *paging.names, *paging.sums)} FROM grouped)"
-    listed = ", ".join(paging.names)
-    shown = [f"CASE WHEN NOT rest THEN g.{name} END AS {name}" for name in paging.names]
-    same = " AND ".join(f"g.{name} IS NOT DISTINCT FROM r.{name}" for name in paging.names)
+    groups = f"PARTITION BY {_listed(*paging.names)}"
+    shown = [f"CASE WHEN NOT rest THEN {name} END AS {name}" for name in paging.names]
+    # Windows rather than a join of groups with themselves: a group may be NULL, which no hash would find again.
     return (
-        f"ranked AS (SELECT {listed}, row_number() OVER (ORDER BY {paging.order} DESC, {listed}) > "
-        f"{where.bind(paging.top)} AS rest FROM grouped GROUP BY {listed}), "
-        f"folded AS (SELECT {_listed('bucket', 'rest', *shown, *paging.sums)} "
-        f"FROM grouped g JOIN ranked r ON {same})"
+        f"summed AS (SELECT *, {paging.order} OVER ({groups}) AS total FROM grouped), "
+        f"ranked AS (SELECT *, dense_rank() OVER (ORDER BY {_listed('total DESC', *paging.names)}) > "
+        f"{where.bind(paging.top)} AS rest FROM summed), "
+        f"folded AS (SELECT {_listed('bucket', 'rest', *shown, *paging.sums)} FROM ranked)"
     )
 
 
