@@ -162,7 +162,7 @@ async def test_a_report_by_label_reads_the_roll_up_by_label_and_of_keys_the_reta
 ) -> None:
     await ask(explained, question(Dimension.ENVIRONMENT, width=Width.DAY, zone=zone))
 
-    moved = {"usage_key_day": 31 * RETAGGED, "usage_key_day_running": 62 * RETAGGED}
+    moved = {"usage_key_day": 31 * RETAGGED, "usage_key_day_running": 31 * RETAGGED}
     moved |= {"usage_key_quarter": 9 * RETAGGED, "key": 2 * RETAGGED}
     check(explained, only("usage_label_quarter") | moved)
 
@@ -172,6 +172,12 @@ async def test_a_report_by_label_without_retagged_keys_reads_nothing_of_keys(exp
     await ask(explained, question(Dimension.ENVIRONMENT, width=Width.DAY, zone="Asia/Kolkata"))
 
     check(explained, only("usage_label_quarter") | {"key": 2 * RETAGGED})
+
+
+async def test_a_report_that_asks_about_no_label_reads_nothing_of_retagged_keys(explained: Explained) -> None:
+    await ask(explained, question(Dimension.MODEL, width=Width.DAY, zone="Asia/Kolkata"))
+
+    check(explained, only("usage_label_quarter"))
 
 
 async def test_a_report_by_key_over_whole_days_reads_a_row_a_key_and_day(explained: Explained) -> None:

@@ -10,7 +10,7 @@ from latchkey_server.domain.errors import Deadline
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions
 
-_SETTINGS = f"SET LOCAL work_mem = '64MB'; {PLANNED_FOR_VALUES}"
+_SETTINGS = f"SET LOCAL work_mem = '64MB'; SET LOCAL jit = off; {PLANNED_FOR_VALUES}"
 
 
 @asynccontextmanager
@@ -18,6 +18,7 @@ async def reading(connection: Connection) -> AsyncIterator[None]:
     """Have what is read in the open transaction planned for what is asked, and sorted in memory; raises Deadline.
 
     A month of ten thousand keys by key is sorted and hashed in tens of megabytes, which would else be spilt to disk.
+    To compile a report takes longer than what is compiled saves.
     """
     await connection.execute(_SETTINGS)
     try:

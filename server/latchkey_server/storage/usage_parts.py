@@ -5,12 +5,16 @@ there are. Keys whose label has changed since their usage was folded are moved o
 their label of now and subtracted where it is folded, so that a report follows the label at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
 
 from latchkey_server.domain.day_parts import DayPart, day_parts
 from latchkey_server.domain.usage_report import Dimension, UsageFilter, UsageQuestion
 from latchkey_server.storage.sql import Conditions
 from latchkey_server.storage.usage_columns import NAMES, SUMMED, TEXTS, each
+
+_BOTH_LABELS = "environment, folded_environment, api_id"
 
 _OF_KEYS = frozenset({Dimension.KEY, Dimension.MEMBER, Dimension.IDENTITY})
 
@@ -23,22 +27,26 @@ def answered_by_label(question: UsageQuestion) -> bool:
     )
 
 
-def parts_by_label(question: UsageQuestion, where: Conditions) -> str:
-    """Return common table expressions, the last of which is ``part`` with bucket, environment, api_id and the rest."""
+def asks_about_labels(question: UsageQuestion) -> bool:
+    """Tell whether an answer depends on which label a key carries: else what moved is the same under either."""
+    return Dimension.ENVIRONMENT in question.group_by or bool(question.wanted.labels) or question.wanted.unlabeled
+
+
+def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[UUID]) -> str:
+    """Return common table expressions, the last of which is ``part`` with bucket, environment, api_id and the rest.
+
+    ``moved`` are the keys whose label has changed since their usage was folded.
+    """
     span = _Span(question, where)
-    only_moved = "ARRAY(SELECT key_id FROM moved)"
+    folded = f"""
+        SELECT {span.bucket("quarter")} AS bucket, environment, api_id, model, task, other, {NAMES}
+        FROM usage_label_quarter WHERE workspace_id = $1 AND quarter >= {span.start} AND quarter < {span.end}
+    """
+    if not moved:
+        return f"part AS ({folded})"
     return f"""
-        moved AS MATERIALIZED (
-            SELECT key_id, environment, folded_environment, api_id FROM key
-            WHERE workspace_id = $1 AND environment <> folded_environment
-        ), moved_part AS MATERIALIZED (
-            SELECT bucket, environment, folded_environment, api_id, model, task, other, {SUMMED}
-            FROM ({_of_keys(question, span, where, only_moved)}) AS p JOIN moved USING (key_id)
-            GROUP BY bucket, environment, folded_environment, api_id, model, task, other
-        ), part AS (
-            SELECT {span.bucket("quarter")} AS bucket, environment, api_id, model, task, other, {NAMES}
-            FROM usage_label_quarter
-            WHERE workspace_id = $1 AND quarter >= {span.start} AND quarter < {span.end}
+        {_moved_part(question, span, where, moved)}, part AS (
+            {folded}
             UNION ALL
             SELECT bucket, environment, api_id, model, task, other, {NAMES} FROM moved_part
             UNION ALL
@@ -47,14 +55,42 @@ def parts_by_label(question: UsageQuestion, where: Conditions) -> str:
     """
 
 
+def _moved_part(question: UsageQuestion, span: "_Span", where: Conditions, moved: Sequence[UUID]) -> str:
+    """Return common table expressions, the last of which is ``moved_part``: sums of moved keys by both their labels."""
+    keys = _Keys(f"{_BOTH_LABELS}, model, task, other", _of_each_moved)
+    whole, cut = _packed_days(question)
+    queries, held = [_unpacked(span, keys)], ""
+    if whole:
+        queries.append(_whole_days(whole, where, keys))
+    if cut:
+        held = f"held AS MATERIALIZED ({_held(cut, where, keys)}),"
+        queries.append(_differences(cut, where, keys))
+    return f"""
+        moved AS MATERIALIZED (
+            SELECT key_id, {_BOTH_LABELS} FROM key
+            WHERE workspace_id = $1 AND key_id = ANY({where.bind(list(moved))}::uuid[])
+        ), {held} moved_part AS MATERIALIZED (
+            SELECT bucket, {keys.columns}, {SUMMED} FROM ({" UNION ALL ".join(queries)}) AS p
+            GROUP BY bucket, {keys.columns}
+        )
+    """
+
+
 def parts_by_key(question: UsageQuestion, where: Conditions) -> str:
     """Return a common table expression ``part`` with bucket, key_id, member and the rest, and the key's own facts."""
     span = _Span(question, where)
     key_ids = f"{where.bind(list(question.wanted.key_ids))}::uuid[]" if question.wanted.key_ids else None
+    keys = _Keys(f"key_id, {TEXTS}", lambda table, within: _of_workspace(table, within, key_ids))
+    whole, cut = _packed_days(question)
+    queries = [_unpacked(span, keys)]
+    if whole:
+        queries.append(_whole_days(whole, where, keys))
+    if cut:
+        queries.append(_cut_days(cut, where, keys))
     return f"""
         part AS (
             SELECT p.*, k.environment, k.api_id, i.external_id
-            FROM ({_of_keys(question, span, where, key_ids)}) AS p
+            FROM ({" UNION ALL ".join(queries)}) AS p
             JOIN key k ON k.workspace_id = $1 AND k.key_id = p.key_id
             LEFT JOIN identity i ON i.workspace_id = $1 AND i.identity_id = k.identity_id
         )
@@ -90,57 +126,89 @@ class _Span:
         return f"width_bucket({instant}, {self._starts}::timestamptz[]) - 1"
 
 
-def _of_keys(question: UsageQuestion, span: _Span, where: Conditions, key_ids: str | None) -> str:
-    """Return a query of (bucket, key_id, member, model, task, other, sums) of all keys or of some.
+class _Keys(NamedTuple):
+    """What is read of keys' usage, and how: ``rows`` gives a table's rows under a condition, as a source ``r``."""
 
-    Three parts: packed days that lie whole in a bucket, packed days that a bucket's edge cuts, and what is not packed.
+    columns: str
+    rows: Callable[[str, str], str]
+
+
+def _of_workspace(table: str, within: str, key_ids: str | None) -> str:
+    among = "" if key_ids is None else f" AND key_id = ANY({key_ids})"
+    return f"(SELECT * FROM {table} WHERE workspace_id = $1 AND {within}{among}) AS r"
+
+
+def _of_each_moved(table: str, within: str) -> str:
+    """Return the rows of moved keys with both their labels, key by key.
+
+    As a mere join it would be thought to give few rows, because the planner takes the keys for some among many: then it
+    sorts all of them to sum them up.
     """
-    parts = day_parts(question.buckets)
-    whole, cut = [part for part in parts if part.whole], [part for part in parts if not part.whole]
-    queries = [_unpacked(span, key_ids)]
-    if whole:
-        queries.append(_whole_days(whole, where, key_ids))
-    if cut:
-        queries.append(_cut_days(cut, where, key_ids))
-    return " UNION ALL ".join(queries)
-
-
-def _unpacked(span: _Span, key_ids: str | None) -> str:
     return (
-        f"SELECT {span.bucket('q.quarter')} AS bucket, q.key_id, {TEXTS}, {NAMES} FROM usage_key_quarter q "
-        f"WHERE q.workspace_id = $1 AND q.quarter >= {span.start} AND q.quarter < {span.end}{_among('q', key_ids)}"
+        f"moved CROSS JOIN LATERAL (SELECT * FROM {table} WHERE workspace_id = $1 AND key_id = moved.key_id "
+        f"AND {within} OFFSET 0) AS r"
     )
 
 
-def _whole_days(parts: Sequence[DayPart], where: Conditions, key_ids: str | None) -> str:
+def _packed_days(question: UsageQuestion) -> tuple[list[DayPart], list[DayPart]]:
+    """Return the days that lie whole in a bucket, and the parts of those that a bucket's edge cuts."""
+    parts = day_parts(question.buckets)
+    return [part for part in parts if part.whole], [part for part in parts if not part.whole]
+
+
+def _unpacked(span: _Span, keys: _Keys) -> str:
+    rows = keys.rows("usage_key_quarter", f"quarter >= {span.start} AND quarter < {span.end}")
+    return f"SELECT {span.bucket('quarter')} AS bucket, {keys.columns}, {NAMES} FROM {rows}"
+
+
+def _whole_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
     days = where.bind([part.day for part in parts])
     buckets = where.bind([part.bucket for part in parts])
     return (
-        f"SELECT s.bucket, d.key_id, {TEXTS}, {NAMES} "
-        f"FROM unnest({days}::date[], {buckets}::integer[]) AS s(day, bucket) "
-        f"JOIN usage_key_day d ON d.day = s.day WHERE d.workspace_id = $1 AND {_between('d', parts, where)}"
-        f"{_among('d', key_ids)}"
+        f"SELECT s.bucket, {keys.columns}, {NAMES} FROM {keys.rows('usage_key_day', _between(parts, where))} "
+        f"JOIN unnest({days}::date[], {buckets}::integer[]) AS s(day, bucket) USING (day)"
     )
 
 
-def _cut_days(parts: Sequence[DayPart], where: Conditions, key_ids: str | None) -> str:
+def _cut_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
     """Return what lies between two quarters of a day: its running sum at the one less that at the other."""
     columns = [[part.day for part in parts], *([part[at] for part in parts] for at in (1, 2, 3))]
     days, starts, ends, buckets = (where.bind(column) for column in columns)
-    held = each(lambda name: f"r.{name}[i.upto] - coalesce(r.{name}[i.before], 0) AS {name}")
+    held = each(lambda name: f"{name}[i.upto] - coalesce({name}[i.before], 0) AS {name}")
     return (
-        f"SELECT s.bucket, r.key_id, {TEXTS}, {held} "
-        f"FROM unnest({days}::date[], {starts}::smallint[], {ends}::smallint[], {buckets}::integer[]) "
-        "AS s(day, first, last, bucket) JOIN usage_key_day_running r ON r.day = s.day "
-        "CROSS JOIN LATERAL (SELECT width_bucket((s.first - 1)::smallint, r.quarters) AS before, "
-        "width_bucket((s.last - 1)::smallint, r.quarters) AS upto) AS i "
-        f"WHERE r.workspace_id = $1 AND {_between('r', parts, where)} AND i.upto > i.before{_among('r', key_ids)}"
+        f"SELECT s.bucket, {keys.columns}, {held} "
+        f"FROM {keys.rows('usage_key_day_running', _between(parts, where))} "
+        f"JOIN unnest({days}::date[], {starts}::smallint[], {ends}::smallint[], {buckets}::integer[]) "
+        "AS s(day, first, last, bucket) USING (day) "
+        "CROSS JOIN LATERAL (SELECT width_bucket((s.first - 1)::smallint, quarters) AS before, "
+        "width_bucket((s.last - 1)::smallint, quarters) AS upto) AS i WHERE i.upto > i.before"
     )
 
 
-def _between(table: str, parts: Sequence[DayPart], where: Conditions) -> str:
-    return f"{table}.day BETWEEN {where.bind(parts[0].day)} AND {where.bind(parts[-1].day)}"
+def _held(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
+    """Return the running sums of many keys together at each quarter that cuts a day or ends it, each read once."""
+    edges = sorted({(part.day, edge) for part in parts for edge in (part.start, part.end) if edge})
+    days, quarters = (where.bind(column) for column in map(list, zip(*edges, strict=True)))
+    return (
+        f"SELECT day, edge, {keys.columns}, {each(lambda name: f'sum({name}[i.upto]) AS {name}')} "
+        f"FROM {keys.rows('usage_key_day_running', _between(parts, where))} "
+        f"JOIN unnest({days}::date[], {quarters}::smallint[]) AS e(day, edge) USING (day) "
+        "CROSS JOIN LATERAL (SELECT width_bucket((edge - 1)::smallint, quarters) AS upto) AS i "
+        f"WHERE i.upto > 0 GROUP BY day, edge, {keys.columns}"
+    )
 
 
-def _among(table: str, key_ids: str | None) -> str:
-    return "" if key_ids is None else f" AND {table}.key_id = ANY({key_ids})"
+def _differences(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
+    """Return what lies in each part of a day: what is ``held`` at its end, less what is at its start."""
+    ends = [(part.day, part.end, part.bucket, 1) for part in parts]
+    starts = [(part.day, part.start, part.bucket, -1) for part in parts if part.start]
+    days, quarters, buckets, signs = (where.bind(column) for column in map(list, zip(*ends, *starts, strict=True)))
+    return (
+        f"SELECT s.bucket, {keys.columns}, {each('s.sign * {}'.format)} "
+        f"FROM held JOIN unnest({days}::date[], {quarters}::smallint[], {buckets}::integer[], {signs}::integer[]) "
+        "AS s(day, edge, bucket, sign) USING (day, edge)"
+    )
+
+
+def _between(parts: Sequence[DayPart], where: Conditions) -> str:
+    return f"day BETWEEN {where.bind(parts[0].day)} AND {where.bind(parts[-1].day)}"

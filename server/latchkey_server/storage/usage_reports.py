@@ -17,7 +17,13 @@ from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.report_statement import Paging, paged, reading
 from latchkey_server.storage.sql import Conditions
 from latchkey_server.storage.usage_columns import SUMMED, SUMS
-from latchkey_server.storage.usage_parts import answered_by_label, filter_parts, parts_by_key, parts_by_label
+from latchkey_server.storage.usage_parts import (
+    answered_by_label,
+    asks_about_labels,
+    filter_parts,
+    parts_by_key,
+    parts_by_label,
+)
 
 _DIMENSIONS = {
     Dimension.ENVIRONMENT: "environment",
@@ -47,7 +53,8 @@ async def report(connection: Connection, workspace_id: UUID, question: UsageQues
     """Return one page of a report and the totals of the whole, in the snapshot of the open transaction."""
     where = Conditions("true", workspace_id)
     async with reading(connection):
-        [totals, *rows] = await connection.fetch(_statement(where, question), *where.arguments)
+        moved = await _moved(connection, workspace_id, question)
+        [totals, *rows] = await connection.fetch(_statement(where, question, moved), *where.arguments)
     shown = rows[: question.limit]
     keys = await keys_told(connection, workspace_id, _key_ids(question, shown))
     return UsageReport(
@@ -59,9 +66,22 @@ async def report(connection: Connection, workspace_id: UUID, question: UsageQues
     )
 
 
-def _statement(where: Conditions, question: UsageQuestion) -> str:
+async def _moved(connection: Connection, workspace_id: UUID, question: UsageQuestion) -> list[UUID]:
+    """Return the keys that are folded under another label than that of now, as far as they matter to a question.
+
+    They are looked up before the report, in its snapshot: it is then planned for as many as there are.
+    """
+    if not (answered_by_label(question) and asks_about_labels(question)):
+        return []
+    rows = await connection.fetch(
+        "SELECT key_id FROM key WHERE workspace_id = $1 AND environment <> folded_environment", workspace_id
+    )
+    return [row["key_id"] for row in rows]
+
+
+def _statement(where: Conditions, question: UsageQuestion, moved: Sequence[UUID]) -> str:
     by_key = not answered_by_label(question)
-    parts = (parts_by_key if by_key else parts_by_label)(question, where)
+    parts = parts_by_key(question, where) if by_key else parts_by_label(question, where, moved)
     columns = [f"{_DIMENSIONS[dimension]} AS g{at}" for at, dimension in enumerate(question.group_by)]
     if _TEXTS.intersection(question.group_by):
         columns.append("other AS beyond")
