@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -17,6 +18,7 @@ from latchkey.v1 import environment_pb2, key_pb2, key_service_pb2, usage_pb2, us
 from latchkey_server.domain.ids import WORKSPACE, parse_id
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.maintenance import Keeping
+from latchkey_server.storage.usage_packing import pack_some
 from latchkey_server.upkeep import Readiness, Upkeep
 from tests.integration.test_keys import update
 from tests.integration.test_usage import NEW, Event, asking, at, event, key_in, nanos, query, report, usd
@@ -454,6 +456,30 @@ async def test_a_database_in_another_time_zone_changes_nothing(owner: Client, ds
     assert [nanos(row.measures.spend) for row in after.rows] == [1_000, 7]
     assert list(before.rows) == list(after.rows)
     assert packed == [48, 50]
+    assert await differences(dsn) == {}
+
+
+async def test_packing_takes_keys_together_as_long_as_their_rows_are_few(owner: Client, dsn: str) -> None:
+    """And a key with more than that alone: no transaction grows with what keys have in common."""
+    key_ids = sorted([await key_in(owner, "prod") for _ in range(5)])
+    # Of now, which the server leaves to a later day.
+    now = utc_now()
+    for key_id, rows in zip(key_ids, (2, 9, 3, 3, 3), strict=True):
+        events = [event(key_id, f"{key_id}-{number}", 1, now) for number in range(rows)]
+        for number, used in enumerate(events):
+            used.model = f"model {number}"
+        assert await report(owner, events) == [NEW] * rows
+
+    connection = await asyncpg.connect(dsn)
+    workspace_id = await connection.fetchval("SELECT DISTINCT workspace_id FROM usage_key_quarter")
+    left, last = [], UUID(int=0)
+    async with database_of(dsn) as database:
+        while (packed := await pack_some(database, workspace_id, last, now + timedelta(days=1), rows=6)) is not None:
+            last = packed
+            left.append(await connection.fetchval("SELECT count(*) FROM usage_key_quarter"))
+    await connection.close()
+
+    assert left == [18, 9, 3, 0]
     assert await differences(dsn) == {}
 
 

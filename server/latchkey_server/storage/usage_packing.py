@@ -10,8 +10,9 @@ from uuid import UUID
 from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.usage_columns import ADDED, NAMES, SUMMED, TEXTS, each
 
-KEYS = 100
-"""Keys packed by one transaction, so that none holds its locks for long."""
+KEYS, ROWS = 100, 20_000
+"""Keys packed by one transaction, and rows of them unless the first key alone has more: none holds its locks for long.
+"""
 
 _SETTLED = timedelta(hours=1)
 """How long after its end a day is packed: until then events still come in numbers."""
@@ -61,9 +62,11 @@ _PACK = f"""
 # By the primary key: what was packed before leaves no rows to pass over.
 _LAST_OF_NEXT = """
     SELECT key_id FROM (
-        SELECT DISTINCT key_id FROM usage_key_quarter
-        WHERE workspace_id = $1 AND key_id > $2 AND quarter < $3 ORDER BY key_id LIMIT $4
-    ) AS following ORDER BY key_id DESC LIMIT 1
+        SELECT key_id, rows, sum(rows) OVER (ORDER BY key_id) AS upto FROM (
+            SELECT key_id, count(*) AS rows FROM usage_key_quarter
+            WHERE workspace_id = $1 AND key_id > $2 AND quarter < $3 GROUP BY key_id ORDER BY key_id LIMIT $4
+        ) AS following
+    ) AS counted WHERE upto <= $5 OR upto = rows ORDER BY key_id DESC LIMIT 1
 """
 
 
@@ -72,11 +75,13 @@ def over_before(now: datetime) -> datetime:
     return (now - _SETTLED).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-async def pack_some(database: Database, workspace_id: UUID, after: UUID, before: datetime) -> UUID | None:
+async def pack_some(
+    database: Database, workspace_id: UUID, after: UUID, before: datetime, rows: int = ROWS
+) -> UUID | None:
     """Pack days of the next keys of a workspace and return the last of these keys, or None when there is none."""
     async with database.transaction() as connection:
         await _lock(connection, workspace_id)
-        last: UUID | None = await connection.fetchval(_LAST_OF_NEXT, workspace_id, after, before, KEYS)
+        last: UUID | None = await connection.fetchval(_LAST_OF_NEXT, workspace_id, after, before, KEYS, rows)
         if last is not None:
             await connection.execute("SET LOCAL work_mem = '64MB'")
             await connection.fetchval(_PACK, workspace_id, after, last, before)
