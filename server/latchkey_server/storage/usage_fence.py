@@ -1,4 +1,4 @@
-"""The fence: how one transaction has a workspace's usage to itself, though others record without a pause.
+"""The fence: how one transaction has a workspace's usage and verifications to itself, though others never pause.
 
 Whoever records holds the workspace's row in KEY SHARE. Such locks are granted past anybody who waits for a stronger
 one, so that one group after another would keep it waiting for ever. The fence is seen by groups that begin, and keeps
@@ -16,19 +16,22 @@ _ENTER = """
     SELECT true FROM workspace
     WHERE workspace_id = $1 AND (usage_fence IS NULL OR usage_fence <= now()) FOR KEY SHARE
 """
+_THERE = "SELECT EXISTS (SELECT FROM workspace WHERE workspace_id = $1)"
 _RAISE = "UPDATE workspace SET usage_fence = now() + interval '5 seconds' WHERE workspace_id = $1"
 _LOWER = "UPDATE workspace SET usage_fence = NULL WHERE workspace_id = $1"
 
 
 async def enter(connection: Connection, workspace_id: UUID) -> None:
     """Take part in recording until this transaction ends; raises UsageFenced."""
-    if await connection.fetchval(_ENTER, workspace_id) is None:
+    entered = await connection.fetchval(_ENTER, workspace_id)
+    # A workspace that is not there has no labels to be moved, and must not be waited for.
+    if not entered and await connection.fetchval(_THERE, workspace_id):
         raise UsageFenced
 
 
 @asynccontextmanager
 async def alone(database: Database, workspace_id: UUID) -> AsyncIterator[Connection]:
-    """Lend a transaction during which nobody else records usage of the workspace."""
+    """Lend a transaction during which nobody else records usage or verifications of the workspace."""
     async with database.connection() as connection:
         await connection.execute(_RAISE, workspace_id)
     async with database.transaction() as connection:
