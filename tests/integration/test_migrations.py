@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from latchkey_server.domain.usage import StoredEvent, UsageEvent, content_hash, 
 from latchkey_server.opening import open_storage, utc_now
 from latchkey_server.storage.database import Database
 from latchkey_server.storage.embedded import EmbeddedServer
+from latchkey_server.storage.leases import Lease
 from latchkey_server.storage.migrate import migrate, migrations
 from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.usage import UsageRepository
@@ -23,11 +25,18 @@ from latchkey_server.transport.convert_usage import read_event
 from tests.integration.test_schema import empty_database
 from tests.integration.test_usage import DUPLICATE, NEW, Event, asking, at, report, usd
 from tests.integration.test_usage_rollups import SEED, Known, Model, Used, check, check_one
+from tests.integration.test_verification_labels import SEED as VERIFICATIONS_SEED
+from tests.integration.test_verification_labels import Known as VerifiedKey
+from tests.integration.test_verification_labels import Model as Verifications
+from tests.integration.test_verification_labels import check as check_verifications
 from tests.support.service import Client, serving, settings_for
-from tests.support.upkeep import ACCEPTED, database_of, differences, maintain
+from tests.support.upkeep import ACCEPTED, database_of, differences, label_differences, maintain
 
 BEFORE = 3
 """The last migration before usage was summed by quarters of an hour and by label."""
+
+BEFORE_LABELS = 5
+"""The last one before verifications were summed by label."""
 
 EVENTS = 300
 GROUPINGS = ((), ("ENVIRONMENT",), ("KEY",), ("ENVIRONMENT", "MODEL", "TASK"), ("KEY", "MEMBER"))
@@ -60,18 +69,33 @@ _SCHEMA = """
 """
 
 
-@pytest_asyncio.fixture
-async def old(postgres: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    """A database as the migrations made it before usage was summed as it is now."""
-    dsn = await empty_database(postgres, "before_quarters")
-    known = [migration for migration in migrations() if migration.number <= BEFORE]
-    with monkeypatch.context() as patched:
+@asynccontextmanager
+async def database_as_of(postgres: EmbeddedServer, last: int) -> AsyncIterator[str]:
+    """Lend a database as the migrations up to a number make it."""
+    name = f"as_of_{last}"
+    dsn = await empty_database(postgres, name)
+    known = [migration for migration in migrations() if migration.number <= last]
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr("latchkey_server.storage.migrate.migrations", lambda: known)
         await bring_up(dsn)
     yield dsn
     connection = await asyncpg.connect(postgres.dsn())
-    await connection.execute("DROP DATABASE before_quarters WITH (FORCE)")
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.close()
+
+
+@pytest_asyncio.fixture
+async def old(postgres: EmbeddedServer) -> AsyncIterator[str]:
+    """A database as the migrations made it before usage was summed as it is now."""
+    async with database_as_of(postgres, BEFORE) as dsn:
+        yield dsn
+
+
+@pytest_asyncio.fixture
+async def before_labels(postgres: EmbeddedServer) -> AsyncIterator[str]:
+    """A database as the migrations made it before verifications were summed by label."""
+    async with database_as_of(postgres, BEFORE_LABELS) as dsn:
+        yield dsn
 
 
 async def bring_up(dsn: str) -> list[str]:
@@ -199,6 +223,60 @@ async def test_usage_recorded_before_a_migration_is_reported_the_same_after_it(o
         assert await report(owner, [model.event(EVENTS)]) == [NEW]
         assert await differences(old) == {}, f"TEST_SEED={SEED}"
         await check_all(owner, model)
+
+
+# As servers of the time before counts by label wrote them.
+_COUNT = """
+    INSERT INTO verification_quarter AS v (workspace_id, quarter, key_id, code, management_key_id, model, tag, tagged,
+        prefix, other, verifications)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    ON CONFLICT (workspace_id, quarter, key_id, code, management_key_id, model, tag, tagged, prefix, other)
+    DO UPDATE SET verifications = v.verifications + excluded.verifications
+"""
+
+
+async def test_verifications_counted_before_a_migration_are_reported_the_same_after_it(before_labels: str) -> None:
+    """Under the labels of now, also of a key that was retagged; what no key has and keys that are gone, too."""
+    print(f"TEST_SEED={VERIFICATIONS_SEED}")
+    keys, model = Model(VERIFICATIONS_SEED), Verifications(VERIFICATIONS_SEED)
+    secret = await bootstrap(before_labels)
+    async with database_of(before_labels) as database:
+        workspace_id = await make_keys(database, keys)
+        model.keys = [VerifiedKey(ids.parse_id(ids.KEY, key.key_id), key.api_id, key.environment) for key in keys.keys]
+        counted = model.verify(workspace_id, 300)
+        async with database.connection() as connection:
+            await connection.executemany(_COUNT, [(workspace_id, *row) for row in counted])
+            gone = counted[0]._replace(key_id=ids.new_id(), quarter=utc_now() - timedelta(days=89))
+            await connection.execute(_COUNT, workspace_id, *gone)
+
+    assert "0006_verification_labels.sql" in await bring_up(before_labels)
+
+    assert await label_differences(before_labels) == 0, f"TEST_SEED={VERIFICATIONS_SEED}"
+    await execute(before_labels, _HELD, BOTH)
+    async with serving(before_labels) as service:
+        owner = await service.client(secret)
+        await check_verifications(owner, model, 40)
+        await execute(before_labels, "DELETE FROM lease WHERE name = ANY($1)", BOTH)
+        await maintain(before_labels)
+        assert await label_differences(before_labels) == 0, f"TEST_SEED={VERIFICATIONS_SEED}"
+        await check_verifications(owner, model, 40)
+
+
+async def test_a_server_that_does_not_count_by_label_neither_counts_nor_folds_after_the_migration(
+    before_labels: str,
+) -> None:
+    row = (ids.new_id(), utc_now(), ids.new_id(), 1, ids.new_id(), "", "", False, "", False, 1)
+    async with database_of(before_labels) as database, database.connection() as connection:
+        lease = Lease(database, "fold")
+        assert await lease.take()
+        await connection.execute(_COUNT, *row)
+
+        await bring_up(before_labels)
+
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await connection.execute(_COUNT, *row)
+        assert not await lease.take()
+    assert await label_differences(before_labels) == 0
 
 
 async def schema_of(dsn: str) -> set[tuple[str, ...]]:

@@ -251,7 +251,7 @@ async def test_a_flush_whose_answer_was_lost_is_repeated_and_counts_once(
         await flush.flush()
         async with database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT model, verifications FROM verification_quarter WHERE workspace_id = $1", workspace_id
+                "SELECT model, verifications FROM verification_key_quarter WHERE workspace_id = $1", workspace_id
             )
 
     totals: Counter[str] = Counter()
@@ -281,7 +281,7 @@ async def test_beyond_a_thousand_combinations_counts_go_to_other(dsn: str, owner
             await flush.flush()
         async with database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT other, count(*), sum(verifications)::int FROM verification_quarter "
+                "SELECT other, count(*), sum(verifications)::int FROM verification_key_quarter "
                 "WHERE workspace_id = $1 GROUP BY other ORDER BY other",
                 workspace_id,
             )
@@ -324,7 +324,7 @@ async def test_a_stop_writes_what_was_counted_during_its_last_flush(dsn: str, ow
         await flush.drain()
         async with database.connection() as connection:
             written = await connection.fetchval(
-                "SELECT sum(verifications) FROM verification_quarter WHERE workspace_id = $1", workspace_id
+                "SELECT sum(verifications) FROM verification_key_quarter WHERE workspace_id = $1", workspace_id
             )
 
     assert written == 2
@@ -354,7 +354,7 @@ async def test_a_workspace_that_cannot_be_written_keeps_no_other_from_it(dsn: st
             await flush.flush()
         async with database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT workspace_id, sum(verifications)::int AS n FROM verification_quarter GROUP BY workspace_id"
+                "SELECT workspace_id, sum(verifications)::int AS n FROM verification_key_quarter GROUP BY workspace_id"
             )
 
     written = {row["workspace_id"]: row["n"] for row in rows}

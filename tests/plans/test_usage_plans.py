@@ -20,6 +20,7 @@ from latchkey_server.storage.embedded import EmbeddedServer
 from latchkey_server.storage.keys import KeyRepository
 from latchkey_server.storage.usage import UsageRepository
 from latchkey_server.storage.usage_packing import pack_some
+from latchkey_server.storage.verification_folding import move_verifications
 from latchkey_server.storage.verification_reports import VerificationReportRepository
 from tests.conftest import TEMPLATE
 from tests.support.plans import Explained, indexes_used, read_whole, rows_seen, undone
@@ -85,10 +86,18 @@ SEED = f"""
         generate_series(1, {EVENT_DAYS}) d, generate_series(0, w.events - 1) n;
     INSERT INTO usage_event_id
     SELECT workspace_id, id_hash, id_hash, occurred_time FROM usage_event;
-    INSERT INTO verification_quarter
+    INSERT INTO verification_key_quarter
     SELECT {_WORKSPACE_OF}, {_TODAY} - q * interval '1 hour', {_KEY_OF}, 1, {_WORKSPACE_OF}, '', '', false, '', false, 3
     FROM (VALUES (1, 20), (2, 300)) AS w(number, keys), generate_series(0, w.keys - 1) k,
         generate_series(0, 24 * {DAYS}) q;
+    INSERT INTO verification_label_quarter
+    SELECT workspace_id, quarter, folded_environment, api_id, code, management_key_id, model, tag, tagged, v.prefix,
+        other, sum(verifications)
+    FROM verification_key_quarter v JOIN key k USING (workspace_id, key_id) GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11;
+    INSERT INTO verification_label_quarter
+    SELECT {_WORKSPACE_OF}, {_TODAY} - q * interval '1 hour', 'env ' || e, {_WORKSPACE_OF}, 1, {_WORKSPACE_OF}, '', '',
+        false, '', false, 3
+    FROM (VALUES (2)) AS w(number), generate_series(6, 60) e, generate_series(0, 24 * {DAYS}) q;
 """
 SMALL = {"workspace", "api", "identity"}
 """Tables that may be read whole: here they hold next to nothing."""
@@ -278,7 +287,7 @@ async def test_combinations_of_verifications_are_looked_up_by_key_and_day(explai
     places = [(key(number), TODAY.date() - timedelta(days=1 + number % 3)) for number in range(20)]
     await VerificationReportRepository(explained).combinations(WORKSPACE, places)  # type: ignore[arg-type]
 
-    check(explained, {"verification_quarter": 20 * 24})
+    check(explained, {"verification_key_quarter": 20 * 24})
 
 
 def asked(*group_by: By, wanted: VerificationFilter | None = None) -> VerificationQuestion:
@@ -286,14 +295,62 @@ def asked(*group_by: By, wanted: VerificationFilter | None = None) -> Verificati
     return VerificationQuestion(found, group_by, wanted or VerificationFilter(), 0, 0, 1_000)
 
 
-async def test_a_report_on_verifications_reads_its_range(explained: Explained) -> None:
-    await VerificationReportRepository(explained).report(WORKSPACE, asked(By.ENVIRONMENT))  # type: ignore[arg-type]
+async def ask_verifications(explained: Explained, question: VerificationQuestion) -> None:
+    await VerificationReportRepository(explained).report(WORKSPACE, question)  # type: ignore[arg-type]
 
-    check(explained, {"verification_quarter": 20 * 24 * 7, "key": KEYS})
+
+async def test_a_report_on_verifications_by_label_reads_the_sums_by_label_and_of_keys_the_retagged_ones(
+    explained: Explained,
+) -> None:
+    await ask_verifications(explained, asked(By.ENVIRONMENT))
+
+    moved = {"verification_key_quarter": RETAGGED * 24 * 7, "key": 2 * RETAGGED}
+    check(explained, {"verification_label_quarter": 5 * 24 * 7} | moved)
+
+
+@pytest.mark.parametrize("labels", [(), ("env 1",)])
+async def test_a_report_on_verifications_without_retagged_keys_reads_nothing_by_key(
+    explained: Explained, labels: tuple[str, ...]
+) -> None:
+    await explained.execute("UPDATE key SET folded_environment = environment WHERE environment <> folded_environment")
+    await ask_verifications(explained, asked(By.ENVIRONMENT, By.TAG, wanted=VerificationFilter(labels=labels)))
+    await ask_verifications(explained, asked(By.CODE, wanted=VerificationFilter(labels=labels)))
+
+    check(explained, {"verification_label_quarter": 5 * 24 * 7, "key": 2 * RETAGGED})
+
+
+async def test_a_report_on_verifications_that_asks_for_no_label_reads_nothing_of_retagged_keys(
+    explained: Explained,
+) -> None:
+    await ask_verifications(explained, asked(By.CODE, By.API, By.CALLING_SERVICE))
+
+    check(explained, {"verification_label_quarter": 5 * 24 * 7})
+
+
+async def test_a_report_on_verifications_by_key_reads_its_range(explained: Explained) -> None:
+    await ask_verifications(explained, asked(By.KEY, By.ENVIRONMENT))
+
+    # The keys once for their labels and once for their names.
+    check(explained, {"verification_key_quarter": 20 * 24 * 7, "key": KEYS})
 
 
 async def test_a_report_on_the_verifications_of_a_key_reads_those_of_the_key(explained: Explained) -> None:
-    one = asked(By.CODE, wanted=VerificationFilter(key_ids=(key(7),)))
-    await VerificationReportRepository(explained).report(WORKSPACE, one)  # type: ignore[arg-type]
+    await ask_verifications(explained, asked(By.CODE, wanted=VerificationFilter(key_ids=(key(7),))))
 
-    check(explained, {"verification_quarter": 24 * 7, "key": 24 * 7})
+    check(explained, {"verification_key_quarter": 24 * 7, "key": 24 * 7})
+
+
+async def test_a_report_on_unknown_secrets_reads_those(explained: Explained) -> None:
+    await ask_verifications(explained, asked(By.PREFIX, wanted=VerificationFilter(unknown_secrets=True)))
+
+    check(explained, {})
+
+
+async def test_folding_verifications_reads_those_of_the_moved_keys_and_the_labels_that_they_move_between(
+    explained: Explained,
+) -> None:
+    way = ("env 5", "env 1", WORKSPACE)
+    await move_verifications(explained, WORKSPACE, [key(1)], way)  # type: ignore[arg-type]
+
+    hours = 24 * DAYS + 1
+    check(explained, {"verification_key_quarter": hours, "verification_label_quarter": hours, "key": 0})

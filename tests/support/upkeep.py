@@ -15,6 +15,18 @@ from latchkey_server.upkeep import Readiness, Upkeep
 ACCEPTED = timedelta(days=35)
 COUNTS = timedelta(days=90)
 
+_ALIKE = "workspace_id, quarter, environment, api_id, code, management_key_id, model, tag, tagged, prefix, other"
+_LABEL_DIFFERENCES = f"""
+    SELECT count(*) FROM (
+        SELECT v.workspace_id, quarter, coalesce(folded_environment, '') AS environment,
+            coalesce(api_id, '00000000-0000-0000-0000-000000000000') AS api_id, code, management_key_id, model, tag,
+            tagged, v.prefix, other, sum(verifications) AS verifications
+        FROM verification_key_quarter v LEFT JOIN key k ON k.workspace_id = v.workspace_id AND k.key_id = v.key_id
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    ) AS a FULL JOIN verification_label_quarter b USING ({_ALIKE})
+    WHERE a.verifications IS DISTINCT FROM b.verifications
+"""
+
 
 async def maintain(
     dsn: str, now: datetime | None = None, events: timedelta | None = None, identities: timedelta | None = None
@@ -35,6 +47,12 @@ async def differences(dsn: str, *, write: bool = False) -> dict[str, str]:
     """Return in what the roll-ups are not what the rows say: day → what of it; nothing where all is well."""
     async with database_of(dsn) as database:
         return {what: found.told async for _, what, found in rebuild_usage(database, write=write) if found}
+
+
+async def label_differences(dsn: str) -> int:
+    """Return how many counts of verifications by label are not what those by key say."""
+    async with database_of(dsn) as database, database.connection() as connection:
+        return int(await connection.fetchval(_LABEL_DIFFERENCES))
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from latchkey_server.domain import verification_counts
+from latchkey_server.domain import verification_counts, verification_labels
 from latchkey_server.domain.combinations import KeyDay
 from latchkey_server.domain.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
@@ -283,7 +283,11 @@ class Reports(Protocol):
         ...
 
     async def count(self, workspace_id: UUID, rows: Sequence[verification_counts.CountRow]) -> None:
-        """Add to the counts; the rows are in order."""
+        """Add to the counts by key; the rows are in order."""
+        ...
+
+    async def count_by_label(self, workspace_id: UUID, rows: Sequence[verification_labels.LabelCount]) -> None:
+        """Add to the counts by label, in order; last in a transaction, for it keeps others waiting."""
         ...
 
     async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationSums: ...

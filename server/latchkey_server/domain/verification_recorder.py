@@ -12,9 +12,11 @@ from uuid import UUID
 
 from latchkey_server.domain.combinations import CombinationMemory, KeyDay, bounded
 from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.domain.fence import unfenced
 from latchkey_server.domain.key_uses import KeyUses
 from latchkey_server.domain.ports import Clock, Store, Transaction
 from latchkey_server.domain.verification_counts import (
+    UNKNOWN,
     Combination,
     CountRow,
     VerificationCounter,
@@ -22,6 +24,7 @@ from latchkey_server.domain.verification_counts import (
     rows_of,
     wanted_combinations,
 )
+from latchkey_server.domain.verification_labels import by_label
 
 AT_A_TIME = 4
 """Workspaces that are flushed at the same time."""
@@ -57,6 +60,8 @@ class VerificationRecorder:
         workspace_id = noted.workspace_id
 
         async def work(tx: Transaction) -> KeptApart | None:
+            if noted.rows:
+                await tx.usage.begin(workspace_id)
             if not await tx.reports.advance(workspace_id, client_id, sequence, self._clock()):
                 return None
             if noted.uses:
@@ -67,10 +72,13 @@ class VerificationRecorder:
             kept_apart = await self._combinations.admit(
                 workspace_id, wanted, tx.reports.combinations, tx.usage.lock_keys
             )
-            await tx.reports.count(workspace_id, folded(noted.rows, bounded(wanted, kept_apart)))
+            rows = folded(noted.rows, bounded(wanted, kept_apart))
+            keys = await tx.usage.keys(workspace_id, list({row.key_id for row in rows} - {UNKNOWN}))
+            await tx.reports.count(workspace_id, rows)
+            await tx.reports.count_by_label(workspace_id, by_label(rows, keys))
             return kept_apart
 
-        kept_apart = await self._store.write(work)
+        kept_apart = await unfenced(lambda: self._store.write(work))
         if kept_apart is None:
             return True
         self._combinations.remember(workspace_id, kept_apart)

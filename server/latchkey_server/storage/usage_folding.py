@@ -1,7 +1,7 @@
-"""Folding: moving what a retagged key used to its label of now, in the roll-up by label.
+"""Folding: moving what a retagged key used, and its verifications, to its label of now, in the roll-ups by label.
 
-Until that is done each report does it on the way. Some keys at a time, for a moment; nobody records usage of the
-workspace meanwhile, and everybody does between two moments.
+Until that is done each report does it on the way. Some keys at a time, for a moment; nobody records for the workspace
+meanwhile, and everybody does between two moments.
 """
 
 import time
@@ -10,6 +10,7 @@ from uuid import UUID
 from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.usage_columns import ADDED, NAMES, SUMMED, TEXTS, each
 from latchkey_server.storage.usage_fence import alone
+from latchkey_server.storage.verification_folding import move_verifications
 
 MOMENT, TOGETHER = 0.5, 50
 """Seconds after which no further keys are moved in one transaction, and how many are moved by one statement."""
@@ -76,10 +77,12 @@ async def _fold_alike(connection: Connection, workspace_id: UUID) -> int:
         *way,
         TOGETHER,
     )
-    moved = await connection.fetchrow(_MOVE, workspace_id, [row["key_id"] for row in rows], *way)
+    key_ids = [row["key_id"] for row in rows]
+    moved = await connection.fetchrow(_MOVE, workspace_id, key_ids, *way)
     if moved is not None and moved["first"] is not None:
         await connection.execute(_EMPTIED, workspace_id, moved["first"], moved["last"], key["folded_environment"])
-    return len(rows)
+    await move_verifications(connection, workspace_id, key_ids, way)
+    return len(key_ids)
 
 
 async def retagged_workspaces(database: Database) -> list[UUID]:

@@ -53,7 +53,8 @@ async def report(connection: Connection, workspace_id: UUID, question: UsageQues
     """Return one page of a report and the totals of the whole, in the snapshot of the open transaction."""
     where = Conditions("true", workspace_id)
     async with reading(connection):
-        moved = await _moved(connection, workspace_id, question)
+        labels_matter = answered_by_label(question) and asks_about_labels(question)
+        moved = await retagged_keys(connection, workspace_id) if labels_matter else []
         [totals, *rows] = await connection.fetch(_statement(where, question, moved), *where.arguments)
     shown = rows[: question.limit]
     keys = await keys_told(connection, workspace_id, _key_ids(question, shown))
@@ -66,13 +67,11 @@ async def report(connection: Connection, workspace_id: UUID, question: UsageQues
     )
 
 
-async def _moved(connection: Connection, workspace_id: UUID, question: UsageQuestion) -> list[UUID]:
-    """Return the keys that are folded under another label than that of now, as far as they matter to a question.
+async def retagged_keys(connection: Connection, workspace_id: UUID) -> list[UUID]:
+    """Return the keys that are folded under another label than that of now.
 
-    They are looked up before the report, in its snapshot: it is then planned for as many as there are.
+    A report looks them up first, in its snapshot: it is then planned for as many as there are.
     """
-    if not (answered_by_label(question) and asks_about_labels(question)):
-        return []
     rows = await connection.fetch(
         "SELECT key_id FROM key WHERE workspace_id = $1 AND environment <> folded_environment", workspace_id
     )

@@ -8,9 +8,10 @@ import asyncpg
 from latchkey_server.storage.database import Database
 from latchkey_server.storage.migrate import lock_schema
 from latchkey_server.storage.partitions import existing_days, partition_of
+from latchkey_server.storage.usage_fence import alone
 
 BATCH = 5_000
-"""Identities, or stranded events, removed by one statement."""
+"""Identities, or stranded events, removed by one statement; counts in whole quarters of about as many rows."""
 
 _LOCK_WAIT = "500ms"
 """How long dropping waits for those who read, and thereby keeps those who come after waiting."""
@@ -25,9 +26,13 @@ _FORGET = """
     )
 """
 _FORGET_COUNTS = """
-    DELETE FROM verification_quarter WHERE workspace_id = $1 AND quarter < $2 AND ctid = ANY(ARRAY(
-        SELECT ctid FROM verification_quarter WHERE workspace_id = $1 AND quarter < $2 LIMIT $3
-    ))
+    WITH by_label AS (DELETE FROM verification_label_quarter WHERE workspace_id = $1 AND quarter <= $2)
+    DELETE FROM verification_key_quarter WHERE workspace_id = $1 AND quarter <= $2
+"""
+_PORTION_OF_COUNTS = """
+    SELECT max(quarter) FROM (
+        SELECT quarter FROM verification_key_quarter WHERE workspace_id = $1 AND quarter < $2 ORDER BY quarter LIMIT $3
+    ) AS oldest
 """
 _DROP_STRANDED = """
     DELETE FROM usage_event_default WHERE workspace_id = $1 AND (occurred_time, id_hash) IN (
@@ -72,12 +77,27 @@ async def forget_identities(database: Database, workspace_id: UUID, before: date
 
 
 async def forget_counts(database: Database, workspace_id: UUID, before: date) -> int:
-    """Remove a portion of the verification counts before a day, and return how many that were."""
-    return await _delete(database, _FORGET_COUNTS, workspace_id, before)
+    """Remove a portion of the verification counts before a day, and return how many by key that were.
+
+    Whole quarters, so that what is left by key and by label is the same at any moment.
+    """
+    async with database.connection() as connection:
+        last = await connection.fetchval(_PORTION_OF_COUNTS, workspace_id, _midnight(before), BATCH)
+    if last is None:
+        return 0
+    async with alone(database, workspace_id) as connection:
+        return _number(await connection.execute(_FORGET_COUNTS, workspace_id, last))
 
 
 async def _delete(database: Database, statement: str, workspace_id: UUID, before: date) -> int:
-    midnight = datetime(before.year, before.month, before.day, tzinfo=UTC)
     async with database.connection() as connection:
-        done = await connection.execute(statement, workspace_id, midnight, BATCH)
-        return int(done.rpartition(" ")[2])
+        return _number(await connection.execute(statement, workspace_id, _midnight(before), BATCH))
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _number(done: str) -> int:
+    """Return the number of rows in what PostgreSQL says of a statement."""
+    return int(done.rpartition(" ")[2])

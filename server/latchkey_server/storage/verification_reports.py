@@ -6,6 +6,7 @@ from uuid import UUID
 
 from latchkey_server.domain.combinations import KeyDay
 from latchkey_server.domain.verification_counts import Combination, CountRow
+from latchkey_server.domain.verification_labels import LabelCount
 from latchkey_server.domain.verification_report import VerificationQuestion, VerificationSums
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.verification_queries import report
@@ -13,9 +14,9 @@ from latchkey_server.storage.verification_queries import report
 PORTION = 1_000
 """Rows written by one statement."""
 
-_COLUMNS = {
-    "quarter": "timestamptz",
-    "key_id": "uuid",
+_KEY = {"key_id": "uuid"}
+_LABEL = {"environment": "text", "api_id": "uuid"}
+_REST = {
     "code": "smallint",
     "management_key_id": "uuid",
     "model": "text",
@@ -25,17 +26,27 @@ _COLUMNS = {
     "other": "boolean",
     "verifications": "bigint",
 }
-_COUNT = (
-    f"INSERT INTO verification_quarter AS v (workspace_id, {', '.join(_COLUMNS)}) SELECT $1, * FROM unnest("
-    + ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(_COLUMNS.values(), 2))
-    + f") ON CONFLICT (workspace_id, {', '.join(list(_COLUMNS)[:-1])}) "
-    "DO UPDATE SET verifications = v.verifications + excluded.verifications"
-)
+
+
+def _adding(table: str, of: Mapping[str, str]) -> str:
+    """Return a statement that adds rows to a table of counts."""
+    columns = {"quarter": "timestamptz", **of, **_REST}
+    place = ", ".join(name for name in columns if name != "verifications")
+    arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(columns.values(), 2))
+    return (
+        f"INSERT INTO {table} AS v (workspace_id, {place}, verifications) "
+        f"SELECT $1, * FROM unnest({arrays}) ON CONFLICT (workspace_id, {place}) "
+        "DO UPDATE SET verifications = v.verifications + excluded.verifications"
+    )
+
+
+_COUNT = _adding("verification_key_quarter", _KEY)
+_COUNT_BY_LABEL = _adding("verification_label_quarter", _LABEL)
 # Place by place: as a join it may be answered by reading all that the workspace has.
 _COMBINATIONS = """
     SELECT p.key_id, p.day, c.*
     FROM unnest($2::uuid[], $3::date[]) AS p(key_id, day) CROSS JOIN LATERAL (
-        SELECT DISTINCT management_key_id, model, tag, prefix FROM verification_quarter
+        SELECT DISTINCT management_key_id, model, tag, prefix FROM verification_key_quarter
         WHERE workspace_id = $1 AND key_id = p.key_id AND NOT other
             AND quarter >= p.day::timestamp AT TIME ZONE 'UTC'
             AND quarter < (p.day + 1)::timestamp AT TIME ZONE 'UTC'
@@ -91,9 +102,15 @@ class VerificationReportRepository:
         return found
 
     async def count(self, workspace_id: UUID, rows: Sequence[CountRow]) -> None:
+        await self._add(_COUNT, workspace_id, rows)
+
+    async def count_by_label(self, workspace_id: UUID, rows: Sequence[LabelCount]) -> None:
+        await self._add(_COUNT_BY_LABEL, workspace_id, rows)
+
+    async def _add(self, statement: str, workspace_id: UUID, rows: Sequence[CountRow | LabelCount]) -> None:
         for begin in range(0, len(rows), PORTION):
             portion = rows[begin : begin + PORTION]
-            await self._connection.execute(_COUNT, workspace_id, *map(list, zip(*portion, strict=True)))
+            await self._connection.execute(statement, workspace_id, *map(list, zip(*portion, strict=True)))
 
     async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationSums:
         return await report(self._connection, workspace_id, question)
