@@ -4,7 +4,6 @@ Counts are at most once: what a killed process has not flushed is lost, and a fl
 """
 
 import re
-from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -98,7 +97,7 @@ class VerificationCounter:
         self._texts_most = texts_most
         self._places = 0
         self._quarter = self._quarter_end = EARLIEST
-        self._counts: dict[UUID, Counter[tuple[datetime, Place]]] = {}
+        self._counts: dict[UUID, dict[tuple[datetime, Place], int]] = {}
         self._begun: list[Tally] = []
         self.dropped = 0
 
@@ -136,17 +135,20 @@ class VerificationCounter:
             tally.value = 0
 
     def _add(self, place: Place, number: int) -> None:
-        counts = self._counts.setdefault(place.workspace_id, Counter())
+        counts = self._counts.get(place.workspace_id)
+        if counts is None:
+            counts = self._counts[place.workspace_id] = {}
         at = (self._quarter, place)
-        if at not in counts:
-            if len(counts) >= self._texts_most:
-                at = (self._quarter, place._replace(model="", tags=(), prefix="", other=True))
-            if at not in counts:
-                if self._places >= self._most:
-                    self.dropped += number
-                    return
-                self._places += 1
-        counts[at] += number
+        counted = counts.get(at)
+        if counted is None and len(counts) >= self._texts_most:
+            at = (self._quarter, place._replace(model="", tags=(), prefix="", other=True))
+            counted = counts.get(at)
+        if counted is None:
+            if self._places >= self._most:
+                self.dropped += number
+                return
+            self._places += 1
+        counts[at] = (counted or 0) + number
 
 
 def counted_model(model: str | None) -> str:
@@ -200,13 +202,15 @@ def wanted_combinations(rows: Iterable[CountRow]) -> dict[KeyDay, dict[Combinati
 
 def folded(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[Combination]]) -> list[CountRow]:
     """Return the rows, sorted, one a place; of the keys and days in ``bounded`` what is not kept apart is ``other``."""
-    sums: Counter[CountRow] = Counter()
+    # Looked up as seldom as can be, and as plain tuples: to hash an id, or to replace a field, is what takes the time.
+    sums: dict[tuple[datetime, UUID, Code, UUID, str, str, bool, str, bool], int] = {}
     for row in rows:
         kept = row
         if bounded and combination_of(row) not in bounded.get(key_day_of(row), (combination_of(row),)):
             kept = row._replace(model="", tag="", prefix="", other=True)
-        sums[kept._replace(verifications=0)] += row.verifications
-    return sorted((place._replace(verifications=number) for place, number in sums.items()), key=_order)
+        place = kept[:-1]
+        sums[place] = sums.get(place, 0) + row.verifications
+    return sorted((CountRow(*place, number) for place, number in sums.items()), key=_order)
 
 
 def _order(row: CountRow) -> tuple[object, ...]:
