@@ -24,10 +24,11 @@ from latchkey_server.storage.embedded_exec import tie_to_parent
 
 SERVES: Final = b"serves\n"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# The garbage collector looks at objects that may be parts of a cycle. By default it does so every 700 new ones, and
-# every so often at all there are: a cache of 100,000 records would be walked again and again, and calls would wait.
-# What a call makes is freed by counting references; cycles are rare here, and can wait for thousands of calls.
-GC_THRESHOLDS: Final = (10_000, 20, 50)
+# The garbage collector looks at objects that may be parts of a cycle: at new ones often, at all there are seldom, for a
+# cache of 100,000 records takes hundreds of milliseconds to walk, and calls would wait. gRPC leaves a cycle of six
+# objects at each call (the function inside its _find_method_handler refers to itself): 500 at a time keep calls waiting
+# for a tenth of a millisecond, 10,000 for three.
+GC_THRESHOLDS: Final = (500, 20, 1_000)
 
 log = structlog.get_logger("latchkey")
 
