@@ -52,18 +52,32 @@ class Slices:
         }
 
 
-async def compare(floor: Side, case: Side, *, pairs: int, seconds: float) -> Metrics:
-    """Return the case's metrics; ``cpu_ratio`` is the median of the pairs' CPU a verification over the floor's."""
-    ours, theirs = Slices(), Slices()
-    for side in (floor, case):
-        await side.load.run(min(WARM_UP_SECONDS, seconds))
-    for _ in range(pairs):
-        await _slice(floor, theirs, seconds)
-        await _slice(case, ours, seconds)
-    ratios = [our / their for our, their in zip(ours.cpu_each, theirs.cpu_each, strict=True)]
-    low, middle, high = quartiles(ratios)
-    floor_us = statistics.median(theirs.cpu_each) * 1e6
-    return {"cpu_ratio": middle, "cpu_ratio_q1": low, "cpu_ratio_q3": high, "floor_cpu_us": floor_us, **ours.metrics()}
+@dataclass(slots=True)
+class Pairs:
+    """Slices of a floor and of a case, in turn; of one process each, or of several one after another."""
+
+    floors: Slices = field(default_factory=Slices)
+    cases: Slices = field(default_factory=Slices)
+
+    async def take(self, floor: Side, case: Side, *, pairs: int, seconds: float) -> None:
+        """Warm both sides up and add so many pairs."""
+        for side in (floor, case):
+            await side.load.run(min(WARM_UP_SECONDS, seconds))
+        for _ in range(pairs):
+            await _slice(floor, self.floors, seconds)
+            await _slice(case, self.cases, seconds)
+
+    def metrics(self) -> Metrics:
+        """Return the case's metrics; ``cpu_ratio`` is the median of the pairs' CPU a verification over the floor's."""
+        each = zip(self.cases.cpu_each, self.floors.cpu_each, strict=True)
+        low, middle, high = quartiles([case / floor for case, floor in each])
+        return {
+            "cpu_ratio": middle,
+            "cpu_ratio_q1": low,
+            "cpu_ratio_q3": high,
+            "floor_cpu_us": statistics.median(self.floors.cpu_each) * 1e6,
+            **self.cases.metrics(),
+        }
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
