@@ -36,7 +36,6 @@ from latchkey_server.transport.write_verify import (
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
-_ONE_MAX: Final = ANSWER_MAX - 2 * TAG_BYTES
 
 TICK: Final = 0.001
 """Seconds for which a server's decisions share one look at the clock."""
@@ -54,13 +53,13 @@ _HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
 class Ready:
     """The last answer about a record: for whom and what it is good, from when until when, and its bytes that last."""
 
-    __slots__ = ("body", "caller", "count", "question", "since", "tally", "until", "valid")
+    __slots__ = ("body", "caller", "count", "question", "span", "tally", "valid")
 
     def __init__(
         self,
         question: Question,
         caller: Caller,
-        span: tuple[datetime, datetime],
+        span: tuple[datetime, datetime] | None,
         body: bytes,
         count: Count,
         tally: Tally | None,
@@ -68,7 +67,8 @@ class Ready:
     ) -> None:
         self.question = question
         self.caller = caller
-        self.since, self.until = span
+        self.span = span
+        """From when until when it is good; None for ever."""
         self.body = body
         self.count = count
         self.tally = tally
@@ -103,47 +103,36 @@ class AtHand:
         """Return the VerifyResponse to a VerifyRequest, or None if it has to go the long way."""
         if at >= self._tick_end:
             self._begin_tick(at)
-        record = self._answerable(raw, caller, at)
-        if record is None:
+        found = self._find(raw, caller, at)
+        if found is None:
             return None
-        ready, revision, decided = record.ready, record.history.wire, self._decided
-        if revision is None or revision[0] != record.history.revision or record.revision > revision[0]:
-            revision = _revision(record)
-        body = ready.body
-        size = len(body) + len(revision[1]) + len(decided)
-        if size > _ONE_MAX:
+        record, ready, result = found
+        if len(result) > ANSWER_MAX:
             return None
         self._note(record, ready)
-        return b"".join((_HEADS[size] if size < _HEADS_MAX else _head(size), body, revision[1], decided))
+        return result
 
     def results(self, raws: Sequence[bytes], caller: Caller, at: Instant) -> list[bytes] | None:
         """Return the VerifyResults of a batch, or None if any of it has to go the long way; nothing is noted then."""
         if at >= self._tick_end:
             self._begin_tick(at)
-        room, decided = ANSWER_MAX, self._decided
-        results: list[bytes] = []
-        # A second question about the same record makes its answer anew: what was given is what is noted.
-        used: list[tuple[Record, Ready]] = []
+        room = ANSWER_MAX
+        answers: list[tuple[Record, Ready, bytes]] = []
         for raw in raws:
-            record = self._answerable(raw, caller, at)
-            if record is None:
+            found = self._find(raw, caller, at)
+            if found is None:
                 return None
-            ready, revision = record.ready, record.history.wire
-            if revision is None or revision[0] != record.history.revision or record.revision > revision[0]:
-                revision = _revision(record)
-            body = ready.body
-            size = len(body) + len(revision[1]) + len(decided)
-            room -= size + 2 * TAG_BYTES
-            results.append(b"".join((_HEADS[size] if size < _HEADS_MAX else _head(size), body, revision[1], decided)))
-            used.append((record, ready))
+            room -= len(found[2]) + TAG_BYTES
+            answers.append(found)
         if room < 0:
             return None
-        for record, ready in used:
+        # A second question about the same record makes its answer anew: what was given is what is noted.
+        for record, ready, _ in answers:
             self._note(record, ready)
-        return results
+        return [result for _, _, result in answers]
 
-    def _answerable(self, raw: bytes, caller: Caller, at: Instant) -> Record | None:
-        """Return the record that a request asks for, with its answer to just this ready, or None."""
+    def _find(self, raw: bytes, caller: Caller, at: Instant) -> tuple[Record, Ready, bytes] | None:
+        """Return the record that a request asks for, what is ready of its answer, and the VerifyResponse, or None."""
         if len(raw) < 3 or raw[0] != KEY_TAG or raw[1] >= ONE_BYTE_LENGTH or not raw.isascii():
             return None
         end = raw[1] + 2
@@ -151,20 +140,27 @@ class AtHand:
         if question is None or not 2 < end <= len(raw):
             return None
         record = self._kept(sha256(raw[2:end]).digest())
-        if record is None or not (at - record.history.confirmed_at <= HARD_BOUND or confirmed(record, at)):
+        if record is None:
+            return None
+        history = record.history
+        if not (at - history.confirmed_at <= HARD_BOUND or confirmed(record, at)):
             return None
         ready: Ready | None = record.ready
-        now = self._now
         if (
             ready is None
             or ready.question is not question
             or ready.caller is not caller
-            or not ready.since <= now < ready.until
+            or (ready.span is not None and not ready.span[0] <= self._now < ready.span[1])
         ):
-            ready = record.ready = self._make_ready(record, question, caller, now)
+            ready = record.ready = self._make_ready(record, question, caller, self._now)
             if ready is None:
                 return None
-        return record
+        revision, decided, body = history.wire, self._decided, ready.body
+        if revision is None or revision[0] != history.revision or record.revision > revision[0]:
+            revision = _revision(record)
+        size = len(body) + len(revision[1]) + len(decided)
+        head = _HEADS[size] if size < _HEADS_MAX else _head(size)
+        return record, ready, b"".join((head, body, revision[1], decided))
 
     def _note(self, record: Record, ready: Ready) -> None:
         """Count a verification, and note it unless it was a dry run."""
@@ -188,8 +184,8 @@ class AtHand:
 
     def _make_ready(self, record: Record, question: Question, caller: Caller, now: datetime) -> Ready | None:
         """Return an answer that is good for longer than this moment, or None if there is none."""
-        since, until = _unaltered(record, now)
-        if record.limited or question.particular or until <= now:
+        span = _unaltered(record, now)
+        if record.limited or question.particular or (span is not None and span[1] <= now):
             return None
         verdict = decide(record, question, caller, now)
         if verdict.record is None:
@@ -198,17 +194,19 @@ class AtHand:
         # The second shape of a question: what all of them have in common is now worth keeping.
         body = lasting_bytes(verdict, record, question.omit_metadata, keep=record.ready is not None)
         count = self._verdicts.count(verdict.code.name)
-        return Ready(question, caller, (since, until), body, count, tally, verdict.code is Code.VALID)
+        return Ready(question, caller, span, body, count, tally, verdict.code is Code.VALID)
 
 
 def _revision(record: Record) -> tuple[int, bytes]:
     return revision_bytes(record.history, max(record.history.revision, record.revision))
 
 
-def _unaltered(record: Record, now: datetime) -> tuple[datetime, datetime]:
-    """Return from when until when the same question has the same answer, its ``cacheable_for`` included."""
+def _unaltered(record: Record, now: datetime) -> tuple[datetime, datetime] | None:
+    """Return from when until when the same question has the same answer, ``cacheable_for`` included; None: for ever."""
     fields = record.key.fields
     times = [time for time in (fields.expire_time, fields.not_before_time, record.secret_end_time) if time is not None]
+    if not times:
+        return None
     ahead = [time for time in times if time > now]
     # A clock may be set back, behind a time that has come.
     since = max((time for time in times if time <= now), default=_EVER)
