@@ -90,6 +90,7 @@ class Verdicts(Collector):
 
 
 _BOUNDS: Final = tuple(Histogram.DEFAULT_BUCKETS)
+_FIRST: Final = _BOUNDS[0]
 
 
 class Timing:
@@ -103,7 +104,8 @@ class Timing:
 
     def add(self, took: float) -> None:
         """Count a call and its seconds."""
-        self.buckets[bisect_left(_BOUNDS, took)] += 1
+        # Nearly all are that quick.
+        self.buckets[0 if took <= _FIRST else bisect_left(_BOUNDS, took)] += 1
         self.seconds += took
 
 

@@ -7,7 +7,6 @@ first and the rest of the bytes is the same from call to call: it is read and ch
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from lru import LRU
 
 from latchkey.rules import secret_sha256
 from latchkey.v1 import verify_service_pb2 as pb
@@ -26,7 +25,7 @@ ONE_BYTE_LENGTH: Final = 0x80
 _REMEMBERED_MAX: Final = 4_096
 _REMEMBERED_BYTES_MAX: Final = 512
 
-_remembered: "LRU[bytes, Question]" = LRU(_REMEMBERED_MAX)
+_remembered: dict[bytes, Question] = {}
 remembered = _remembered.get
 """Return the question that the bytes behind a secret ask, or None if they are not known."""
 
@@ -62,6 +61,8 @@ def _remember(raw: bytes, request: pb.VerifyRequest, question: Question) -> None
         return
     # A second key further on would be the one that counts.
     if not pb.VerifyRequest.FromString(rest).key:
+        if len(_remembered) >= _REMEMBERED_MAX:
+            _remembered.clear()
         _remembered[rest] = question
 
 

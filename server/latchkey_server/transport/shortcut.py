@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
-from lru import LRU
 
 from latchkey.rules import secret_sha256
 from latchkey_server.domain.access import Caller
@@ -51,7 +50,7 @@ class Shortcut(grpc.GenericRpcHandler):
         self.timing = metrics.calls.timing(self.method, "OK")
         self.instant = instant
         self.stack = stack
-        self._callers: LRU[str | None, tuple[bytes, Any]] = LRU(_CALLERS_MAX)
+        self._callers: dict[str | None, tuple[bytes, Any]] = {}
 
     def service(self, handler_call_details: Any) -> Any:
         """Return the caller's handler, or None for another method and for whoever is not known."""
@@ -74,6 +73,9 @@ class Shortcut(grpc.GenericRpcHandler):
         with suppress(LatchkeyError):
             sha256 = secret_sha256(bearer_text(authorization))
             if self.authentication.knows(sha256, self.instant()):
+                # They are so seldom too many that nothing is spent at each call on which of them to keep.
+                if len(self._callers) >= _CALLERS_MAX:
+                    self._callers.clear()
                 self._callers[authorization] = (sha256, self._handler(sha256, None))
 
     def _handler(self, sha256: bytes, asked_id: str | None) -> Any:
