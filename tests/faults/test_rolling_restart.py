@@ -1,0 +1,90 @@
+"""Servers are replaced one after another: whoever repeats what service_config.json says never learns of it."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from latchkey.v1 import verification_pb2, verify_service_pb2, verify_service_pb2_grpc
+from tests.support.crashes import OWN_CHANNEL
+from tests.support.process import DEADLINE, Serving, drained, server_process
+from tests.support.service import PEPPERS, Bearer, Client
+
+CALLERS, BETWEEN = 64, 500
+"""Callers at the same time, and how many answers they have from one stop to the next."""
+
+CONFIG = Path(__file__).parents[2] / "proto" / "service_config.json"
+
+
+def channel_over(addresses: Sequence[str], secret: str) -> grpc.aio.Channel:
+    """Return a channel to all of some servers in turn, with the retries that we tell everybody to use."""
+    config = json.loads(CONFIG.read_text(encoding="utf-8"))
+    for methods in config["methodConfig"]:
+        # How long a call may take is not what is tried, on a machine that does other things besides.
+        del methods["timeout"]
+    config["loadBalancingConfig"] = [{"round_robin": {}}]
+    options = (*OWN_CHANNEL, ("grpc.service_config", json.dumps(config)))
+    return grpc.aio.insecure_channel(f"ipv4:{','.join(addresses)}", options, interceptors=[Bearer(secret)])
+
+
+class Callers:
+    """Verify one secret over and over, and keep what became of it."""
+
+    def __init__(self, channel: grpc.aio.Channel, secret: str) -> None:
+        self._stub = verify_service_pb2_grpc.VerifyServiceStub(channel)
+        self._request = verify_service_pb2.VerifyRequest(key=secret)
+        self._more = asyncio.Event()
+        self._over = False
+        self.outcomes: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Call until all is over."""
+        while not self._over:
+            try:
+                answer = await self._stub.Verify(self._request, timeout=DEADLINE)
+                self.outcomes[verification_pb2.VerifyCode.Name(answer.verification.code)] += 1
+            except grpc.aio.AioRpcError as error:
+                self.outcomes[f"{error.code().name}: {error.details()}"] += 1
+            self._more.set()
+
+    async def until(self, more: int) -> None:
+        """Wait until so many more calls have ended."""
+        wanted = self.outcomes.total() + more
+        async with asyncio.timeout(DEADLINE):
+            while self.outcomes.total() < wanted:
+                self._more.clear()
+                await self._more.wait()
+
+    def end(self) -> None:
+        """Let the calls that are under way be the last."""
+        self._over = True
+
+
+@asynccontextmanager
+async def serving_on(dsn: str, listen: str = "127.0.0.1:0") -> AsyncIterator[Serving]:
+    settings = {"LATCHKEY_DATABASE_URL": dsn, "LATCHKEY_PEPPERS": PEPPERS, "LATCHKEY_LISTEN": listen}
+    async with server_process(**settings) as serving, drained(serving):
+        yield serving
+
+
+async def test_servers_that_are_replaced_in_turn_cost_no_caller_an_answer(owner: Client, dsn: str) -> None:
+    secret = (await owner.create_key()).secret
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(serving_on(dsn)) for _ in range(2)]
+        addresses = [server.address for server in servers]
+        callers = Callers(await stack.enter_async_context(channel_over(addresses, owner.secret)), secret)
+        running = [asyncio.create_task(callers.run()) for _ in range(CALLERS)]
+        for number in (0, 1, 0, 1):
+            await callers.until(BETWEEN)
+            assert await servers[number].stop() == 0
+            await callers.until(BETWEEN)
+            servers[number] = await stack.enter_async_context(serving_on(dsn, addresses[number]))
+        await callers.until(BETWEEN)
+        callers.end()
+        await asyncio.gather(*running)
+
+    assert callers.outcomes.keys() == {"VERIFY_CODE_VALID"}, callers.outcomes
