@@ -38,7 +38,7 @@ from tests.integration.test_usage import at
 from tests.integration.test_usage_rollups import WIDTHS, ZONES, bucket_of
 from tests.integration.test_verification_counts import asking
 from tests.support.service import Client, Service
-from tests.support.upkeep import database_of, label_differences, maintain
+from tests.support.upkeep import database_of, differences, label_differences, maintain
 
 SEED = int(os.environ.get("TEST_SEED", "0")) or random.SystemRandom().randrange(2**31)
 NOW = datetime.now(UTC)
@@ -446,6 +446,31 @@ async def test_beyond_a_thousand_tags_the_sums_by_label_are_those_by_key(owner: 
         assert [(row.group.environment, row.group.tag, row.count) for row in beyond] == [("prod", "", 101)]
         assert await label_differences(dsn) == 0
         await maintain(dsn)
+
+
+async def test_a_wrong_count_by_label_is_found_by_its_day_and_written_right(owner: Client, dsn: str) -> None:
+    print(f"TEST_SEED={SEED}")
+    model = Model(SEED)
+    workspace_id = await make_keys(owner, model, 4)
+    async with database_of(dsn) as database:
+        await Recording(PostgresStore(database), workspace_id).record(model.verify(workspace_id, 300))
+        await retag(owner, model)
+        async with database.connection() as connection:
+            day_of = "(quarter AT TIME ZONE 'UTC')::date"
+            days = await connection.fetch(
+                f"SELECT DISTINCT {day_of} AS day FROM verification_label_quarter ORDER BY day LIMIT 2"
+            )
+            of_one = f"WHERE ctid = (SELECT ctid FROM verification_label_quarter WHERE {day_of} = $1 LIMIT 1)"
+            more = f"UPDATE verification_label_quarter SET verifications = verifications + 1 {of_one}"
+            for statement, row in zip((more, f"DELETE FROM verification_label_quarter {of_one}"), days, strict=True):
+                await connection.execute(statement, row["day"])
+    wrong = {f"{row['day']} verifications": "1 by label" for row in days}
+
+    assert await differences(dsn) == wrong, f"seed {SEED}"
+    assert await differences(dsn, write=True) == wrong
+    assert await differences(dsn) == {}
+    assert await label_differences(dsn) == 0
+    await check(owner, model, 10)
 
 
 async def test_counts_by_label_are_kept_as_long_as_those_by_key(

@@ -14,6 +14,7 @@ from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.partitions import existing_days
 from latchkey_server.storage.usage_columns import NAMES, SUMMED, SUMS, TEXTS, each
 from latchkey_server.storage.usage_fence import alone
+from latchkey_server.storage.verification_rebuild import counted_days, rebuild_counts
 
 _WITHIN = (
     "workspace_id = $1 AND {time} >= $2::date::timestamp AT TIME ZONE 'UTC' "
@@ -151,7 +152,7 @@ async def rebuild_day(database: Database, workspace_id: UUID, day: date, *, writ
 
 
 async def rebuild_usage(database: Database, *, write: bool) -> AsyncIterator[tuple[UUID, str, Differences]]:
-    """Rebuild every day of every workspace whose rows are retained, and yield what was found."""
+    """Rebuild every day of every workspace whose rows are retained, and its verifications, and yield what was found."""
     async with database.connection() as connection:
         days = sorted(await existing_days(connection) | await _stranded_days(connection))
         rows = await connection.fetch("SELECT workspace_id FROM workspace ORDER BY workspace_id")
@@ -160,7 +161,11 @@ async def rebuild_usage(database: Database, *, write: bool) -> AsyncIterator[tup
             yield workspace_id, str(day), await rebuild_day(database, workspace_id, day, write=write)
         async with database.connection() as connection:
             wrong = int(await connection.fetchval(_TOTALS, workspace_id))
+            counted = await counted_days(connection, workspace_id)
         yield workspace_id, "all days", Differences(0, 0, 0, wrong)
+        for day in counted:
+            wrong = await rebuild_counts(database, workspace_id, day, write=write)
+            yield workspace_id, f"{day} verifications", Differences(0, wrong, 0)
 
 
 async def _stranded_days(connection: Connection) -> set[date]:
