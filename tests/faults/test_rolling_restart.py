@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
-
-from latchkey.v1 import verification_pb2, verify_service_pb2, verify_service_pb2_grpc
 from tests.support.crashes import OWN_CHANNEL
 from tests.support.process import DEADLINE, Serving, drained, server_process
 from tests.support.service import PEPPERS, Bearer, Client
+
+from latchkey.v1 import verification_pb2, verify_service_pb2, verify_service_pb2_grpc
 
 CALLERS, BETWEEN = 64, 500
 """Callers at the same time, and how many answers they have from one stop to the next."""

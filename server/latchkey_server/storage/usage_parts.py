@@ -7,10 +7,10 @@ their label of now and subtracted where it is folded, so that a report follows t
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 from latchkey_server.domain.day_parts import DayPart, day_parts
 from latchkey_server.domain.usage_report import Dimension, UsageFilter, UsageQuestion
+from latchkey_server.storage.retagged import Retagged, moved_keys
 from latchkey_server.storage.sql import Conditions
 from latchkey_server.storage.usage_columns import NAMES, SUMMED, TEXTS, each
 
@@ -32,10 +32,10 @@ def asks_about_labels(question: UsageQuestion) -> bool:
     return Dimension.ENVIRONMENT in question.group_by or bool(question.wanted.labels) or question.wanted.unlabeled
 
 
-def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[UUID]) -> str:
+def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``part`` with bucket, environment, api_id and the rest.
 
-    ``moved`` are the keys whose label has changed since their usage was folded.
+    ``moved`` are the keys that are folded under another label than that of now.
     """
     span = _Span(question, where)
     folded = f"""
@@ -55,7 +55,7 @@ def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[U
     """
 
 
-def _moved_part(question: UsageQuestion, span: "_Span", where: Conditions, moved: Sequence[UUID]) -> str:
+def _moved_part(question: UsageQuestion, span: "_Span", where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``moved_part``: sums of moved keys by both their labels."""
     keys = _Keys(f"{_BOTH_LABELS}, model, task, other", _of_each_moved)
     whole, cut = _packed_days(question)
@@ -66,10 +66,7 @@ def _moved_part(question: UsageQuestion, span: "_Span", where: Conditions, moved
         held = f"held AS MATERIALIZED ({_held(cut, where, keys)}),"
         queries.append(_differences(cut, where, keys))
     return f"""
-        moved AS MATERIALIZED (
-            SELECT key_id, {_BOTH_LABELS} FROM key
-            WHERE workspace_id = $1 AND key_id = ANY({where.bind(list(moved))}::uuid[])
-        ), {held} moved_part AS MATERIALIZED (
+        {moved_keys(where, moved)}, {held} moved_part AS MATERIALIZED (
             SELECT bucket, {keys.columns}, {SUMMED} FROM ({" UNION ALL ".join(queries)}) AS p
             GROUP BY bucket, {keys.columns}
         )
@@ -139,11 +136,7 @@ def _of_workspace(table: str, within: str, key_ids: str | None) -> str:
 
 
 def _of_each_moved(table: str, within: str) -> str:
-    """Return the rows of moved keys with both their labels, key by key.
-
-    As a mere join it would be thought to give few rows, because the planner takes the keys for some among many: then it
-    sorts all of them to sum them up.
-    """
+    """Return the rows of moved keys with both their labels, key by key: as a mere join it may read all keys' rows."""
     return (
         f"moved CROSS JOIN LATERAL (SELECT * FROM {table} WHERE workspace_id = $1 AND key_id = moved.key_id "
         f"AND {within} OFFSET 0) AS r"
@@ -186,15 +179,19 @@ def _cut_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
 
 
 def _held(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
-    """Return the running sums of many keys together at each quarter that cuts a day or ends it, each read once."""
+    """Return the running sums of many keys together at each quarter that cuts a day or ends it, each read once.
+
+    What is summed up are numbers taken out of the arrays, and not the arrays, should they be sorted for it.
+    """
     edges = sorted({(part.day, edge) for part in parts for edge in (part.start, part.end) if edge})
     days, quarters = (where.bind(column) for column in map(list, zip(*edges, strict=True)))
     return (
-        f"SELECT day, edge, {keys.columns}, {each(lambda name: f'sum({name}[i.upto]) AS {name}')} "
+        f"SELECT day, edge, {keys.columns}, {SUMMED} FROM ("
+        f"SELECT day, edge, {keys.columns}, {each(lambda name: f'{name}[i.upto] AS {name}')} "
         f"FROM {keys.rows('usage_key_day_running', _between(parts, where))} "
         f"JOIN unnest({days}::date[], {quarters}::smallint[]) AS e(day, edge) USING (day) "
         "CROSS JOIN LATERAL (SELECT width_bucket((edge - 1)::smallint, quarters) AS upto) AS i "
-        f"WHERE i.upto > 0 GROUP BY day, edge, {keys.columns}"
+        f"WHERE i.upto > 0 OFFSET 0) AS at_edge GROUP BY day, edge, {keys.columns}"
     )
 
 

@@ -15,6 +15,7 @@ from latchkey_server.domain.usage_report import (
 )
 from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.report_statement import Paging, paged, reading
+from latchkey_server.storage.retagged import Retagged, retagged_keys
 from latchkey_server.storage.sql import Conditions
 from latchkey_server.storage.usage_columns import SUMMED, SUMS
 from latchkey_server.storage.usage_parts import (
@@ -67,18 +68,7 @@ async def report(connection: Connection, workspace_id: UUID, question: UsageQues
     )
 
 
-async def retagged_keys(connection: Connection, workspace_id: UUID) -> list[UUID]:
-    """Return the keys that are folded under another label than that of now.
-
-    A report looks them up first, in its snapshot: it is then planned for as many as there are.
-    """
-    rows = await connection.fetch(
-        "SELECT key_id FROM key WHERE workspace_id = $1 AND environment <> folded_environment", workspace_id
-    )
-    return [row["key_id"] for row in rows]
-
-
-def _statement(where: Conditions, question: UsageQuestion, moved: Sequence[UUID]) -> str:
+def _statement(where: Conditions, question: UsageQuestion, moved: Sequence[Retagged]) -> str:
     by_key = not answered_by_label(question)
     parts = parts_by_key(question, where) if by_key else parts_by_label(question, where, moved)
     columns = [f"{_DIMENSIONS[dimension]} AS g{at}" for at, dimension in enumerate(question.group_by)]

@@ -6,11 +6,11 @@ now and subtracted where they are folded, so that a report follows the label at 
 """
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from latchkey_server.domain.verification_counts import UNKNOWN
 from latchkey_server.domain.verification_labels import NO_API
 from latchkey_server.domain.verification_report import Dimension, VerificationFilter, VerificationQuestion
+from latchkey_server.storage.retagged import Retagged, moved_keys
 from latchkey_server.storage.sql import Conditions
 
 _KEPT = ("code", "management_key_id", "model", "tag", "prefix", "other")
@@ -48,7 +48,7 @@ def part_by_key(question: VerificationQuestion, where: Conditions) -> str:
     )
 
 
-def part_by_label(question: VerificationQuestion, where: Conditions, moved: Sequence[UUID]) -> str:
+def part_by_label(question: VerificationQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``part`` as by key, without key_id.
 
     ``moved`` are the keys that are counted under another label than they carry now.
@@ -62,20 +62,20 @@ def part_by_label(question: VerificationQuestion, where: Conditions, moved: Sequ
     )
     if not moved:
         return f"part AS ({folded})"
-    key_ids = f"{where.bind(list(moved))}::uuid[]"
-    grouped = f"bucket, k.environment, k.folded_environment, k.api_id, {_COUNTED}"
+    grouped = f"bucket, environment, folded_environment, api_id, {_NAMES}"
     return f"""
-        moved AS MATERIALIZED (
-            SELECT {span.bucket} AS {grouped}, sum(v.verifications)::bigint AS verifications
-            FROM verification_key_quarter v JOIN {_KEY}
-            WHERE {span.within} AND v.key_id = ANY({key_ids}) AND k.key_id = ANY({key_ids})
-            GROUP BY {grouped}
+        {moved_keys(where, moved)}, moved_part AS MATERIALIZED (
+            SELECT {grouped}, sum(verifications)::bigint AS verifications
+            FROM moved CROSS JOIN LATERAL (
+                SELECT {span.bucket} AS bucket, {_COUNTED}, v.verifications FROM verification_key_quarter v
+                WHERE {span.within} AND v.key_id = moved.key_id OFFSET 0
+            ) AS counted GROUP BY {grouped}
         ), part AS (
             {folded}
             UNION ALL
-            SELECT bucket, environment, api_id, {_NAMES}, verifications FROM moved
+            SELECT bucket, environment, api_id, {_NAMES}, verifications FROM moved_part
             UNION ALL
-            SELECT bucket, folded_environment, api_id, {_NAMES}, -verifications FROM moved
+            SELECT bucket, folded_environment, api_id, {_NAMES}, -verifications FROM moved_part
         )
     """
 

@@ -13,8 +13,9 @@ from latchkey_server.domain.verification_report import (
 )
 from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.report_statement import Paging, paged, reading
+from latchkey_server.storage.retagged import retagged_keys
 from latchkey_server.storage.sql import Conditions
-from latchkey_server.storage.usage_reports import keys_told, retagged_keys
+from latchkey_server.storage.usage_reports import keys_told
 from latchkey_server.storage.verification_parts import (
     answered_by_label,
     asks_about_labels,
