@@ -184,9 +184,10 @@ async def running_server(
         authentication = build_authentication(freshness, settings, readiness, clock)
         layers = Stack(build_layers(freshness, settings, metrics, authentication))
         # Only time itself never leaps: a clock of a test's own is looked at each time.
-        at_hand = AtHand(freshness.records, notes, metrics, clock, TICK if clock is utc_now else 0.0)
+        tick = TICK if clock is utc_now else 0.0
+        at_hand = AtHand(freshness.records, notes, metrics, clock, tick)
         services = build_services(storage, freshness, settings, metrics, notes, at_hand, recorder, clock)
-        ways = shortcuts(at_hand, authentication, metrics, instant, layers)
+        ways = shortcuts(at_hand, authentication, metrics, instant, layers, tick)
         await health.set_all(serving=False)
         server = build_server(
             services, layers, ways, health, channelz_on=settings.channelz, port_shared=worker is not None

@@ -29,6 +29,7 @@ class Credential(Confirmed):
     """Whether it was neither ended nor revoked: then only time is against it."""
     end_time: datetime | None = field(init=False, compare=False)
     methods: frozenset[str] = field(init=False, compare=False)
+    kept: bool = field(default=False, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         key = self.management_key

@@ -75,6 +75,8 @@ class Confirmed:
     read_at: Instant
     revision: int
     history: History
+    kept: bool
+    """Whether a cache has it, so that changes reach it."""
 
 
 def age(known: Confirmed, at: Instant) -> float:

@@ -121,6 +121,7 @@ class Record(Confirmed):
     """Where transport keeps what every answer about this record has in common, once there was more than one."""
     ready: Any = field(default=None, compare=False, repr=False)
     """Where transport keeps its last answer about this record."""
+    kept: bool = field(default=False, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.ratelimits = _ratelimits(self.key, self.identity)

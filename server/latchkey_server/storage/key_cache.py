@@ -55,6 +55,7 @@ class Kept(Generic[V]):
         self._entries[sha256] = value
         self.bytes += self._footprint(value)
         value.history.kept += 1
+        value.kept = True
         for target in self._targets(value):
             _add(self._by_target, target, sha256)
         while len(self._entries) > self._keys_max or (self.bytes > self._bytes_max and len(self._entries) > 1):
@@ -69,6 +70,7 @@ class Kept(Generic[V]):
     def _forget(self, sha256: bytes, value: V) -> None:
         self.bytes -= self._footprint(value)
         value.history.kept -= 1
+        value.kept = False
         if not value.history.dropped:
             _set_apart(value, value.history.revision, value.history.confirmed_at)
         for target in self._targets(value):

@@ -17,8 +17,8 @@ from lru import LRU
 
 from latchkey.rules import secret_sha256
 from latchkey_server.domain import errors
-from latchkey_server.domain.access import Caller, require_role
-from latchkey_server.domain.credentials import accept, bearer_secret
+from latchkey_server.domain.access import require_role
+from latchkey_server.domain.credentials import Credential, accept, bearer_secret
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import HARD_BOUND, Instant, confirmed
 from latchkey_server.domain.ids import MANAGEMENT_KEY, format_id
@@ -256,8 +256,8 @@ class Authentication:
         """Tell whether a credential is at hand, good or not."""
         return self._source.fresh_credential(sha256, at) is not None
 
-    def at_once(self, method: str, sha256: bytes, at: Instant) -> Caller | None:
-        """Return the caller if everything is at hand and nothing is wrong, else None."""
+    def at_once(self, method: str, sha256: bytes, at: Instant) -> Credential | None:
+        """Return the credential if it is at hand and nothing is wrong with it, else None."""
         credential = self._kept(sha256)
         if (
             credential is None
@@ -268,7 +268,7 @@ class Authentication:
         ):
             return None
         end_time = credential.end_time
-        return credential.caller if end_time is None or self._clock() < end_time else None
+        return credential if end_time is None or self._clock() < end_time else None
 
 
 class Deadline:

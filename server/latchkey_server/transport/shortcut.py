@@ -12,9 +12,9 @@ import grpc
 
 from latchkey.rules import secret_sha256
 from latchkey_server.domain.access import Caller
-from latchkey_server.domain.credentials import bearer_text
+from latchkey_server.domain.credentials import Credential, bearer_text
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.freshness import Instant
+from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Instant
 from latchkey_server.domain.verifier import ITEMS_MAX
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
@@ -42,6 +42,7 @@ class Shortcut(grpc.GenericRpcHandler):
         metrics: Metrics,
         instant: Callable[[], Instant],
         stack: Stack,
+        tick: float,
     ) -> None:
         self.name = name
         self.method = _SERVICE + name
@@ -50,6 +51,7 @@ class Shortcut(grpc.GenericRpcHandler):
         self.timing = metrics.calls.timing(self.method, "OK")
         self.instant = instant
         self.stack = stack
+        self.tick = tick
         self._callers: dict[str | None, tuple[bytes, Any]] = {}
 
     def service(self, handler_call_details: Any) -> Any:
@@ -92,18 +94,25 @@ class _Handler:
     __slots__ = (
         "_add",
         "_answer",
-        "_at_once",
+        "_authentication",
+        "_caller",
+        "_credential",
         "_ids",
         "_instant",
         "_method",
         "_name",
         "_sha256",
         "_stack",
+        "_tick",
+        "_until",
     )
 
     def __init__(self, shortcut: Shortcut, sha256: bytes, asked_id: str | None) -> None:
         self._name, self._method = shortcut.name, shortcut.method
-        self._at_once, self._sha256 = shortcut.authentication.at_once, sha256
+        self._authentication, self._sha256 = shortcut.authentication, sha256
+        self._credential: Credential | None = None
+        self._caller: Caller | None = None
+        self._tick, self._until = shortcut.tick, NEVER
         self._answer, self._instant = shortcut.answer, shortcut.instant
         self._ids = call_ids(asked_id)
         self._add = shortcut.timing.add
@@ -114,13 +123,29 @@ class _Handler:
 
     async def __call__(self, request: bytes, context: Context) -> Any:
         at = self._instant()
-        caller = self._at_once(self._name, self._sha256, at)
+        credential = self._credential
+        if (
+            at < self._until
+            and credential is not None
+            and credential.kept
+            and at - credential.history.confirmed_at <= HARD_BOUND
+        ):
+            caller = self._caller
+        else:
+            caller = self._authenticate(at)
         response = None if caller is None else self._answer(request, caller, at)
         if response is None:
             return await self._stack.answer(self._method, request, context)
         context.set_trailing_metadata(((REQUEST_ID_KEY, next(self._ids)),))
         self._add(self._instant() - at)
         return response
+
+    def _authenticate(self, at: Instant) -> Caller | None:
+        """Return the caller if that is at hand: good for a tick, unless a change comes or none can come any more."""
+        credential = self._credential = self._authentication.at_once(self._name, self._sha256, at)
+        self._caller = credential.caller if credential else None
+        self._until = at + self._tick
+        return self._caller
 
 
 def shortcuts(
@@ -129,8 +154,12 @@ def shortcuts(
     metrics: Metrics,
     instant: Callable[[], Instant],
     stack: Stack,
+    tick: float = 0.0,
 ) -> Sequence[Shortcut]:
-    """Return what answers before the layers of ``stack``; the most frequent method first."""
+    """Return what answers before the layers of ``stack``; the most frequent method first.
+
+    ``tick`` is for how many seconds the calls of one caller share one look at whether its credential is good.
+    """
 
     def batch(raw: bytes, caller: Caller, at: Instant) -> bytes | None:
         try:
@@ -141,4 +170,4 @@ def shortcuts(
         return None if results is None else write_batch(results)
 
     answers = {"Verify": at_hand.result, "BatchVerify": batch}
-    return [Shortcut(name, answer, authentication, metrics, instant, stack) for name, answer in answers.items()]
+    return [Shortcut(name, answer, authentication, metrics, instant, stack, tick) for name, answer in answers.items()]
