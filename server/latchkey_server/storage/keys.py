@@ -8,7 +8,7 @@ from latchkey_server.domain.model import Balance, EnvironmentCounts, Key, KeySta
 from latchkey_server.domain.ports import KeyFilter
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.rows import KEY_COLUMNS, key_of, key_values
-from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions, placeholders
+from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions, asked_labels, placeholders
 
 _COLUMN_NAMES = KEY_COLUMNS.split(", ")
 # What an update writes: not the ids, and not the label under which usage is folded, which is upkeep's.
@@ -166,7 +166,7 @@ def _filter(workspace_id: UUID, wanted: KeyFilter, before: UUID | None, now: dat
     where = Conditions("k.workspace_id = $1", workspace_id)
     where.add_if(before is not None, "k.key_id < ?", before)
     where.add_if(bool(wanted.api_ids), "k.api_id = ANY(?)", list(wanted.api_ids))
-    labels = [*wanted.labels, *([""] if wanted.unlabeled else [])]
+    labels = asked_labels(wanted)
     where.add_if(bool(labels), "k.environment = ANY(?)", labels)
     if wanted.external_id:
         where.add(f"k.identity_id = ({_IDENTITY})", wanted.external_id)

@@ -7,7 +7,7 @@ from latchkey_server.domain.usage import UsageEvent, UsageType
 from latchkey_server.domain.usage_report import EventPage, UsageFilter
 from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.report_statement import reading
-from latchkey_server.storage.sql import Conditions
+from latchkey_server.storage.sql import Conditions, asked_labels
 
 _KEYS = """
     JOIN key k ON k.workspace_id = e.workspace_id AND k.key_id = e.key_id
@@ -45,7 +45,7 @@ def _joined(wanted: UsageFilter) -> str:
 
 
 def _filter(where: Conditions, wanted: UsageFilter) -> None:
-    labels = [*wanted.labels, *([""] if wanted.unlabeled else [])]
+    labels = asked_labels(wanted)
     where.add_if(bool(labels), "k.environment = ANY(?)", labels)
     where.add_if(bool(wanted.key_ids), "e.key_id = ANY(?)", list(wanted.key_ids))
     where.add_if(bool(wanted.models), "e.model = ANY(?)", list(wanted.models))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from latchkey_server.domain.day_parts import DayPart, day_parts
 from latchkey_server.domain.usage_report import Dimension, UsageFilter, UsageQuestion
 from latchkey_server.storage.retagged import Retagged, moved_keys
-from latchkey_server.storage.sql import Conditions
+from latchkey_server.storage.sql import Conditions, asked_labels
 from latchkey_server.storage.usage_columns import NAMES, SUMMED, TEXTS, each
 
 _BOTH_LABELS = "environment, folded_environment, api_id"
@@ -29,7 +29,7 @@ def answered_by_label(question: UsageQuestion) -> bool:
 
 def asks_about_labels(question: UsageQuestion) -> bool:
     """Tell whether an answer depends on which label a key carries: else what moved is the same under either."""
-    return Dimension.ENVIRONMENT in question.group_by or bool(question.wanted.labels) or question.wanted.unlabeled
+    return Dimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
 
 
 def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:
@@ -98,7 +98,7 @@ def filter_parts(where: Conditions, wanted: UsageFilter, *, by_key: bool) -> str
     """Return the filter of a report over ``part``; what is beyond the combinations kept apart matches no free text."""
     filters = Conditions("true")
     filters.arguments = where.arguments
-    labels = [*wanted.labels, *([""] if wanted.unlabeled else [])]
+    labels = asked_labels(wanted)
     filters.add_if(bool(labels), "environment = ANY(?)", labels)
     filters.add_if(bool(wanted.api_ids), "api_id = ANY(?)", list(wanted.api_ids))
     filters.add_if(bool(wanted.models), "NOT other AND model = ANY(?)", list(wanted.models))

@@ -11,7 +11,7 @@ from latchkey_server.domain.verification_counts import UNKNOWN
 from latchkey_server.domain.verification_labels import NO_API
 from latchkey_server.domain.verification_report import Dimension, VerificationFilter, VerificationQuestion
 from latchkey_server.storage.retagged import Retagged, moved_keys
-from latchkey_server.storage.sql import Conditions
+from latchkey_server.storage.sql import Conditions, asked_labels
 
 _KEPT = ("code", "management_key_id", "model", "tag", "prefix", "other")
 _NAMES = ", ".join(_KEPT)
@@ -28,8 +28,7 @@ def answered_by_label(question: VerificationQuestion) -> bool:
 
 def asks_about_labels(question: VerificationQuestion) -> bool:
     """Tell whether it matters under which label a key is counted."""
-    wanted = question.wanted
-    return Dimension.ENVIRONMENT in question.group_by or bool(wanted.labels) or wanted.unlabeled
+    return Dimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
 
 
 def part_by_key(question: VerificationQuestion, where: Conditions) -> str:
@@ -84,7 +83,7 @@ def filter_part(where: Conditions, wanted: VerificationFilter) -> str:
     """Return the filter of a report over ``part``; what is beyond the combinations kept apart matches no free text."""
     filters = Conditions("true")
     filters.arguments = where.arguments
-    labels = [*wanted.labels, *([""] if wanted.unlabeled else [])]
+    labels = asked_labels(wanted)
     filters.add_if(bool(labels), "environment = ANY(?)", labels)
     filters.add_if(bool(wanted.codes), "code = ANY(?)", [int(code) for code in wanted.codes])
     filters.add_if(bool(wanted.api_ids), "api_id = ANY(?)", list(wanted.api_ids))

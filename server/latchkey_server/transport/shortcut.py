@@ -119,7 +119,7 @@ class _Handler:
         self._stack = shortcut.stack
 
     def __await__(self) -> Generator[None, None, None]:
-        raise NotImplementedError
+        raise TypeError("a handler is called; that it could be awaited is for gRPC to see, not to do")
 
     async def __call__(self, request: bytes, context: Context) -> Any:
         at = self._instant()
