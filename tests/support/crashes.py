@@ -85,8 +85,10 @@ class Installation:
     def kill_backend(self, pick: random.Random) -> None:
         """Kill one process of PostgreSQL, upon which it ends all others and recovers by itself."""
         children = psutil.Process(self.postgres.pid).children()
-        with suppress(psutil.NoSuchProcess):
-            pick.choice(children).kill()
+        # None are there while it still recovers from the last one.
+        if children:
+            with suppress(psutil.NoSuchProcess):
+                pick.choice(children).kill()
 
     async def start_server(self) -> None:
         """Start the server, where it listened before if it did."""
