@@ -15,26 +15,26 @@ from typing import Any
 import structlog
 from prometheus_client import start_http_server
 
-from latchkey_server.domain.apis import Apis
-from latchkey_server.domain.audit_log import AuditLog
+from latchkey_server.domain.access.management_keys import ManagementKeys
 from latchkey_server.domain.freshness import instant
-from latchkey_server.domain.identities import Identities
-from latchkey_server.domain.key_import import KeyImport
-from latchkey_server.domain.keys import Keys
-from latchkey_server.domain.management_keys import ManagementKeys
+from latchkey_server.domain.keys.commands import Keys
+from latchkey_server.domain.keys.importing import KeyImport
 from latchkey_server.domain.model import Change, Revision
 from latchkey_server.domain.mutations import Mutations
-from latchkey_server.domain.ports import ChangeListener, Clock
-from latchkey_server.domain.shares import Shares
-from latchkey_server.domain.usage_query import UsageQueries
-from latchkey_server.domain.usage_recorder import UsageRecorder
-from latchkey_server.domain.verification_notes import VerificationNotes
-from latchkey_server.domain.verification_query import VerificationQueries
-from latchkey_server.domain.verification_recorder import VerificationFlush, VerificationRecorder
-from latchkey_server.domain.verification_reports import VerificationReports
-from latchkey_server.domain.verifier import Verifier
-from latchkey_server.domain.watching import Watchers
-from latchkey_server.domain.workspaces import Workspaces
+from latchkey_server.domain.outcomes.client_reports import ClientReports
+from latchkey_server.domain.outcomes.notes import VerificationNotes
+from latchkey_server.domain.outcomes.query import VerificationQueries
+from latchkey_server.domain.outcomes.recorder import VerificationFlush, VerificationRecorder
+from latchkey_server.domain.reporting.concurrency import ReportConcurrency
+from latchkey_server.domain.store import ChangeListener, Clock
+from latchkey_server.domain.tenants.apis import Apis
+from latchkey_server.domain.tenants.audit_log import AuditLog
+from latchkey_server.domain.tenants.identities import Identities
+from latchkey_server.domain.tenants.workspaces import Workspaces
+from latchkey_server.domain.usage.query import UsageQueries
+from latchkey_server.domain.usage.recorder import UsageRecorder
+from latchkey_server.domain.verify.command import Verifier
+from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.observability import Metrics
 from latchkey_server.opening import StartError, Storage, keeping_of, open_storage, prepare_embedded, utc_now
 from latchkey_server.settings import Settings, port_of
@@ -246,7 +246,7 @@ def build_services(
     clock: Clock,
 ) -> Services:
     """Return the servicers over their domain over a database."""
-    store, peppers, shares = PostgresStore(storage.database), storage.peppers, Shares()
+    store, peppers, shares = PostgresStore(storage.database), storage.peppers, ReportConcurrency()
     mutations = Mutations(store, clock, freshness)
     nouns = Nouns(
         workspaces=Workspaces(store, mutations, peppers, clock),
@@ -259,7 +259,7 @@ def build_services(
         keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
         verify=VerifyServicer(
             Verifications(Verifier(freshness.records, notes, clock, instant), at_hand, metrics, instant),
-            VerificationReports(store, VerificationRecorder(store, clock), clock, settings.usage_accepted),
+            ClientReports(store, VerificationRecorder(store, clock), clock, settings.usage_accepted),
             freshness.watchers,
             freshness.feed,
             instant,

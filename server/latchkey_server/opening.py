@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
-from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
+from latchkey_server.domain.store import Clock
 from latchkey_server.settings import Settings, read_peppers
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres

@@ -10,8 +10,8 @@ import structlog
 
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import Instant
-from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
+from latchkey_server.domain.store import Clock
 from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.leases import Lease
 from latchkey_server.storage.maintenance import Done, Keeping, LeaseLost, Maintenance

@@ -14,7 +14,7 @@ from google.type.money_pb2 import Money
 
 from latchkey.v1 import usage_pb2, usage_service_pb2
 from latchkey_server.domain.ids import KEY, parse_id
-from latchkey_server.domain.usage import UsageEvent, UsageType, content_hash, id_hash
+from latchkey_server.domain.usage.event import UsageEvent, UsageType, content_hash, id_hash
 from tests.bench.cases import Bench
 from tests.bench.compare import Metrics, Side, percentile, quartiles
 from tests.bench.load import USAGE, Channels, Sample, Unary, channels

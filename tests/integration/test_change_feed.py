@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import History, instant
 from latchkey_server.domain.model import Api, Change, ChangeKind
-from latchkey_server.domain.watching import BACKLOG_MAX, Applied, Reset, Watchers
+from latchkey_server.domain.verify.model import AppliedChange
+from latchkey_server.domain.verify.watching import BACKLOG_MAX, Reset, Watchers
 from latchkey_server.opening import load_peppers, utc_now
 from latchkey_server.storage import change_feed
 from latchkey_server.storage.apis import ApiRepository
@@ -490,10 +491,10 @@ async def test_watchers_get_the_changes_in_order(feeding: Feeding) -> None:
         events = await watch.events(0)
 
     assert events == [
-        Applied(WORKSPACE_ID, 2, KEY, API_ID),
-        Applied(WORKSPACE_ID, 3, Change(ChangeKind.SECRET_ADDED, KEY_ID), API_ID),
-        Applied(WORKSPACE_ID, 4, Change(ChangeKind.WORKSPACE_CHANGED, WORKSPACE_ID), None),
-        Applied(WORKSPACE_ID, 5, Change(ChangeKind.IDENTITY_CHANGED, uuid_of(31)), None),
+        AppliedChange(WORKSPACE_ID, 2, KEY, API_ID),
+        AppliedChange(WORKSPACE_ID, 3, Change(ChangeKind.SECRET_ADDED, KEY_ID), API_ID),
+        AppliedChange(WORKSPACE_ID, 4, Change(ChangeKind.WORKSPACE_CHANGED, WORKSPACE_ID), None),
+        AppliedChange(WORKSPACE_ID, 5, Change(ChangeKind.IDENTITY_CHANGED, uuid_of(31)), None),
     ]
 
 
@@ -508,7 +509,7 @@ async def test_watchers_learn_nothing_of_other_workspaces_nor_of_management_keys
         await feeding.feed.look()
 
         assert await watch.events(0) == []
-        assert await other.events(0) == [Applied(OTHER_WORKSPACE_ID, 2, OTHER_KEY, OTHER_API_ID)]
+        assert await other.events(0) == [AppliedChange(OTHER_WORKSPACE_ID, 2, OTHER_KEY, OTHER_API_ID)]
 
 
 async def test_watchers_learn_nothing_of_keys_of_apis_that_they_are_not_bound_to(feeding: Feeding) -> None:
@@ -528,7 +529,7 @@ async def test_watchers_learn_nothing_of_keys_of_apis_that_they_are_not_bound_to
         )
         await feeding.feed.look()
 
-        told = [event.change for event in await watch.events(0) if isinstance(event, Applied)]
+        told = [event.change for event in await watch.events(0) if isinstance(event, AppliedChange)]
 
     assert told == [KEY, Change(ChangeKind.API_CHANGED, API_ID)]
 
@@ -546,7 +547,7 @@ async def test_a_watcher_that_falls_behind_is_told_to_begin_anew_and_gets_what_c
         events = await watch.events(0)
 
     assert isinstance(events[0], Reset)
-    assert [event.revision for event in events[1:] if isinstance(event, Applied)] == [2_002, 2_003, 2_004]
+    assert [event.revision for event in events[1:] if isinstance(event, AppliedChange)] == [2_002, 2_003, 2_004]
 
 
 async def test_somebody_who_watches_all_workspaces_learns_of_each_one_s_first_change(feeding: Feeding) -> None:
@@ -561,7 +562,7 @@ async def test_somebody_who_watches_all_workspaces_learns_of_each_one_s_first_ch
 
         events = await watch.events(0)
 
-    assert {(event.workspace_id, event.revision) for event in events if isinstance(event, Applied)} == {
+    assert {(event.workspace_id, event.revision) for event in events if isinstance(event, AppliedChange)} == {
         (born, 1),
         (OTHER_WORKSPACE_ID, 2),
     }

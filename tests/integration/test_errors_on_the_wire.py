@@ -30,7 +30,7 @@ from latchkey.v1 import (
 from latchkey.v1 import key_service_pb2 as keys_pb
 from latchkey.v1 import usage_service_pb2 as usage_pb
 from latchkey.v1 import verify_service_pb2 as verify_pb
-from latchkey_server.domain.keys import Keys
+from latchkey_server.domain.keys.commands import Keys
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.data_directory import temporary_data_dir
 from latchkey_server.storage.database import open_database

@@ -13,7 +13,7 @@ import pytest_asyncio
 from latchkey.v1 import usage_pb2
 from latchkey_server.app import build_workspaces
 from latchkey_server.domain import ids
-from latchkey_server.domain.usage import StoredEvent, UsageEvent, content_hash, default_requests, id_hash
+from latchkey_server.domain.usage.event import StoredEvent, UsageEvent, content_hash, default_requests, id_hash
 from latchkey_server.opening import open_storage, utc_now
 from latchkey_server.storage.database import Database
 from latchkey_server.storage.embedded import EmbeddedServer

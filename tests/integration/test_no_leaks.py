@@ -24,7 +24,7 @@ from latchkey.v1 import admin_service_pb2 as admin_pb
 from latchkey.v1 import key_pb2, management_key_pb2, verification_pb2
 from latchkey.v1 import key_service_pb2 as keys_pb
 from latchkey.v1 import verify_service_pb2 as verify_pb
-from latchkey_server.domain.keys import Keys
+from latchkey_server.domain.keys.commands import Keys
 from latchkey_server.observability import configure_logging
 from latchkey_server.storage.keys import KeyRepository
 from latchkey_server.transport.verify_servicer import VerifyServicer

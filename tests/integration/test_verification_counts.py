@@ -18,15 +18,14 @@ from latchkey.v1 import (
     verification_pb2,
     verify_service_pb2,
 )
-from latchkey_server.domain.access import Caller
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.ids import new_id
-from latchkey_server.domain.key_uses import KeyUses
-from latchkey_server.domain.model import Role
+from latchkey_server.domain.model import Caller, Role
+from latchkey_server.domain.outcomes.counts import CountKey, VerificationCounter, shown_prefix
+from latchkey_server.domain.outcomes.last_uses import KeyUses
+from latchkey_server.domain.outcomes.recorder import Noted, VerificationFlush, VerificationRecorder
 from latchkey_server.domain.secret import new_secret
-from latchkey_server.domain.verification import Code
-from latchkey_server.domain.verification_counts import Place, VerificationCounter, shown_prefix
-from latchkey_server.domain.verification_recorder import Noted, VerificationFlush, VerificationRecorder
+from latchkey_server.domain.verify.model import Code
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.store import PostgresStore
 from tests.integration.test_keys import update
@@ -211,8 +210,8 @@ async def test_a_stop_flushes_what_was_counted(dsn: str, owner: Client) -> None:
     assert (await owner.usage.QueryVerifications(asking())).total == 4
 
 
-def place(workspace_id: UUID, key_id: UUID, model: str = "") -> Place:
-    return Place(workspace_id, key_id, Code.VALID, CALLER.management_key_id, model)
+def place(workspace_id: UUID, key_id: UUID, model: str = "") -> CountKey:
+    return CountKey(workspace_id, key_id, Code.VALID, CALLER.management_key_id, model)
 
 
 CALLER = Caller(new_id(), new_id(), Role.VERIFIER)

@@ -23,15 +23,17 @@ from latchkey.v1 import (
     verification_pb2,
 )
 from latchkey_server.domain import ids
-from latchkey_server.domain.key_uses import KeyUses
-from latchkey_server.domain.ports import Store, Transaction, UsageFenced
-from latchkey_server.domain.usage_rollups import quarter_of
-from latchkey_server.domain.verification import Code
-from latchkey_server.domain.verification_counts import UNKNOWN, CountRow, Place, VerificationCounter, rows_of
-from latchkey_server.domain.verification_recorder import Noted, VerificationFlush, VerificationRecorder
+from latchkey_server.domain.outcomes.counts import UNKNOWN, CountKey, CountRow, VerificationCounter, rows_of
+from latchkey_server.domain.outcomes.last_uses import KeyUses
+from latchkey_server.domain.outcomes.ports import Transaction
+from latchkey_server.domain.outcomes.recorder import Noted, VerificationFlush, VerificationRecorder
+from latchkey_server.domain.reporting.buckets import quarter_of
+from latchkey_server.domain.store import Store
+from latchkey_server.domain.usage.ports import UsageFenced
+from latchkey_server.domain.verify.model import Code
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database
-from latchkey_server.storage.store import PostgresStore
+from latchkey_server.storage.store import PostgresStore, PostgresTransaction
 from latchkey_server.storage.usage_folding import retagged_workspaces
 from tests.integration.test_keys import update
 from tests.integration.test_usage import at
@@ -73,7 +75,7 @@ class Verified:
 
     key: Known | None
     quarter: datetime
-    place: Place
+    place: CountKey
     number: int
 
     @property
@@ -115,7 +117,7 @@ class Model:
     def _one(self, workspace_id: UUID) -> Verified:
         pick = self.random
         key = None if pick.random() < 0.2 else pick.choice(self.keys)
-        place = Place(
+        place = CountKey(
             workspace_id,
             key.key_id if key else UNKNOWN,
             pick.choice(CODES) if key else Code.NOT_FOUND,
@@ -222,7 +224,7 @@ async def retag(owner: Client, model: Model) -> None:
 class Recording:
     """Records as a server's flush and client caches do."""
 
-    def __init__(self, store: Store, workspace_id: UUID) -> None:
+    def __init__(self, store: Store[Transaction], workspace_id: UUID) -> None:
         self._recorder = VerificationRecorder(store, utc_now)
         self.workspace_id = workspace_id
         self._sequence = 0
@@ -375,8 +377,8 @@ async def test_unknown_secrets_have_no_label_and_no_api_and_are_never_the_unlabe
     workspace_id = await make_keys(owner, model, 4)
     unlabeled = model.keys[3]
     quarter = quarter_of(NOW)
-    unknown = Place(workspace_id, UNKNOWN, Code.NOT_FOUND, CALLERS[0], prefix="sk_live")
-    known = Place(workspace_id, unlabeled.key_id, Code.VALID, CALLERS[0])
+    unknown = CountKey(workspace_id, UNKNOWN, Code.NOT_FOUND, CALLERS[0], prefix="sk_live")
+    known = CountKey(workspace_id, unlabeled.key_id, Code.VALID, CALLERS[0])
     async with database_of(dsn) as database:
         await Recording(PostgresStore(database), workspace_id).record(
             rows_of({(quarter, unknown): 3, (quarter, known): 5})
@@ -405,7 +407,9 @@ async def test_a_key_that_does_not_exist_fails_no_batch_and_is_told_as_ever(owne
     rows = [
         row
         for key in (gone, model.keys[0])
-        for row in rows_of({(quarter_of(NOW), Place(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=("a",))): 2})
+        for row in rows_of(
+            {(quarter_of(NOW), CountKey(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=("a",))): 2}
+        )
     ]
     async with database_of(dsn) as database:
         await Recording(PostgresStore(database), workspace_id).record(rows)
@@ -430,7 +434,7 @@ async def test_beyond_a_thousand_tags_the_sums_by_label_are_those_by_key(owner: 
     second.environment = first.environment
     await update(owner, key_pb2.Key(key_id=ids.format_id(ids.KEY, second.key_id), environment=first.environment))
     counts = {
-        (quarter, Place(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=(f"tag {number}",))): 1
+        (quarter, CountKey(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=(f"tag {number}",))): 1
         for key, numbers in ((first, range(1_100)), (second, range(1_050, 1_150)))
         for number in numbers
     }
@@ -520,7 +524,7 @@ async def test_labels_are_moved_though_verifications_are_flushed_without_a_pause
             for _ in range(20):
                 number += 1
                 key = model.keys[number % len(model.keys)]
-                place = Place(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=("a",))
+                place = CountKey(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=("a",))
                 counter.count(place, NOW - timedelta(hours=(number + process) % 50))
             await flushing.flush()
         await flushing.drain()
@@ -555,7 +559,7 @@ class Watched(PostgresStore):
         super().__init__(database)
         self.kept_out = asyncio.Event()
 
-    async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[PostgresTransaction], Awaitable[T]]) -> T:
         try:
             return await super().write(work)
         except UsageFenced:
@@ -568,7 +572,7 @@ async def test_a_report_that_meets_a_fold_is_written_after_it(owner: Client, dsn
     model = Model(SEED)
     workspace_id = await make_keys(owner, model, 1)
     key = model.keys[0]
-    place = Place(workspace_id, key.key_id, Code.VALID, CALLERS[0])
+    place = CountKey(workspace_id, key.key_id, Code.VALID, CALLERS[0])
     async with database_of(dsn) as database, database_of(dsn) as other:
         store = Watched(database)
         recording = Recording(store, workspace_id)

@@ -20,7 +20,7 @@ from latchkey.v1 import (
     verify_service_pb2,
     workspace_pb2,
 )
-from latchkey_server.domain import watching
+from latchkey_server.domain.verify import watching
 from tests.support.service import Client, Rejection, Service, serving
 
 Call = grpc.aio.StreamStreamCall[verify_service_pb2.WatchKeysRequest, verify_service_pb2.WatchKeysResponse]

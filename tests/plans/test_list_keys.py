@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest_asyncio
 
-from latchkey_server.domain.ports import KeyFilter
+from latchkey_server.domain.keys.ports import KeyFilter
 from latchkey_server.storage.keys import KeyRepository
 from tests.support.plans import Explained, rows_seen, undone
 

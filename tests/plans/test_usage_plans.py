@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from latchkey_server.domain.buckets import Width, buckets
-from latchkey_server.domain.usage_report import Dimension, EventPage, Measure, UsageFilter, UsageQuestion
-from latchkey_server.domain.verification_report import Dimension as By
-from latchkey_server.domain.verification_report import VerificationFilter, VerificationQuestion
+from latchkey_server.domain.outcomes.report import VerificationDimension as By
+from latchkey_server.domain.outcomes.report import VerificationFilter, VerificationQuestion
+from latchkey_server.domain.reporting.buckets import Width, buckets
+from latchkey_server.domain.usage.report import EventPage, Measure, UsageDimension, UsageFilter, UsageQuestion
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.embedded import EmbeddedServer
 from latchkey_server.storage.keys import KeyRepository
@@ -141,7 +141,7 @@ def key(number: int, workspace: int = 1) -> UUID:
 
 
 def question(
-    *group_by: Dimension, width: Width = Width.NONE, zone: str = "UTC", wanted: UsageFilter | None = None
+    *group_by: UsageDimension, width: Width = Width.NONE, zone: str = "UTC", wanted: UsageFilter | None = None
 ) -> UsageQuestion:
     """Return a question about the last month."""
     found = buckets(*MONTH, width, ZoneInfo(zone))
@@ -169,7 +169,7 @@ async def ask(explained: Explained, asked: UsageQuestion) -> None:
 async def test_a_report_by_label_reads_the_roll_up_by_label_and_of_keys_the_retagged_ones(
     explained: Explained, zone: str
 ) -> None:
-    await ask(explained, question(Dimension.ENVIRONMENT, width=Width.DAY, zone=zone))
+    await ask(explained, question(UsageDimension.ENVIRONMENT, width=Width.DAY, zone=zone))
 
     moved = {"usage_key_day": 31 * RETAGGED, "usage_key_day_running": 31 * RETAGGED}
     moved |= {"usage_key_quarter": 9 * RETAGGED, "key": RETAGGED}
@@ -178,7 +178,7 @@ async def test_a_report_by_label_reads_the_roll_up_by_label_and_of_keys_the_reta
 
 async def test_a_report_by_label_without_retagged_keys_reads_nothing_of_keys(explained: Explained) -> None:
     await explained.execute("UPDATE key SET folded_environment = environment WHERE environment <> folded_environment")
-    await ask(explained, question(Dimension.ENVIRONMENT, width=Width.DAY, zone="Asia/Kolkata"))
+    await ask(explained, question(UsageDimension.ENVIRONMENT, width=Width.DAY, zone="Asia/Kolkata"))
 
     check(explained, only("usage_label_quarter") | {"key": 2 * RETAGGED})
 
@@ -188,7 +188,7 @@ async def test_a_report_by_label_is_planned_for_as_many_retagged_keys_as_there_a
     explained: Explained, zone: str
 ) -> None:
     """However many keys other tenants have: for a few it would sort all that they used, only to sum it up."""
-    await ask(explained, question(Dimension.ENVIRONMENT, width=Width.DAY, zone=zone))
+    await ask(explained, question(UsageDimension.ENVIRONMENT, width=Width.DAY, zone=zone))
     await ask_verifications(explained, asked(By.ENVIRONMENT))
 
     moved = [node for plan in explained.plans for node in nodes(plan) if node.get("CTE Name") == "moved"]
@@ -196,20 +196,20 @@ async def test_a_report_by_label_is_planned_for_as_many_retagged_keys_as_there_a
 
 
 async def test_a_report_that_asks_about_no_label_reads_nothing_of_retagged_keys(explained: Explained) -> None:
-    await ask(explained, question(Dimension.MODEL, width=Width.DAY, zone="Asia/Kolkata"))
+    await ask(explained, question(UsageDimension.MODEL, width=Width.DAY, zone="Asia/Kolkata"))
 
     check(explained, only("usage_label_quarter"))
 
 
 async def test_a_report_by_key_over_whole_days_reads_a_row_a_key_and_day(explained: Explained) -> None:
-    await ask(explained, question(Dimension.KEY))
+    await ask(explained, question(UsageDimension.KEY))
 
     # The keys once for their labels and once for their names.
     check(explained, only("usage_key_day", "usage_key_quarter", "key"))
 
 
 async def test_a_report_by_key_over_days_that_a_zone_cuts_reads_each_of_them_twice(explained: Explained) -> None:
-    await ask(explained, question(Dimension.KEY, width=Width.DAY, zone="Asia/Kolkata"))
+    await ask(explained, question(UsageDimension.KEY, width=Width.DAY, zone="Asia/Kolkata"))
 
     twice = {"usage_key_day_running": 2 * IN_A_MONTH["usage_key_day_running"]}
     check(explained, only("usage_key_quarter", "key") | twice)
@@ -218,14 +218,14 @@ async def test_a_report_by_key_over_days_that_a_zone_cuts_reads_each_of_them_twi
 @pytest.mark.parametrize(("zone", "table"), [("UTC", "usage_key_day"), ("Asia/Kolkata", "usage_key_day_running")])
 async def test_a_report_on_one_key_reads_that_key(explained: Explained, zone: str, table: str) -> None:
     wanted = UsageFilter(key_ids=(key(7),))
-    await ask(explained, question(Dimension.MODEL, width=Width.DAY, zone=zone, wanted=wanted))
+    await ask(explained, question(UsageDimension.MODEL, width=Width.DAY, zone=zone, wanted=wanted))
 
     check(explained, {table: 62, "usage_key_quarter": 9, "key": 71})
 
 
 async def test_a_report_on_a_day_by_label_reads_nothing_of_other_days(explained: Explained) -> None:
     day = (TODAY - timedelta(days=2), TODAY - timedelta(days=1))
-    await ask(explained, replace(question(Dimension.ENVIRONMENT), buckets=[day]))
+    await ask(explained, replace(question(UsageDimension.ENVIRONMENT), buckets=[day]))
 
     # All keys' rows of one day lie together, and may be read for the sake of the retagged ones.
     check(explained, {"usage_label_quarter": 5 * 96, "usage_key_day": KEYS, "key": 2 * RETAGGED})

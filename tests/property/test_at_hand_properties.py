@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from latchkey.v1 import verification_pb2, verify_service_pb2
 from latchkey_server.domain import ids
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import Freshness
 from latchkey_server.domain.model import KeyFields
-from latchkey_server.domain.verification import Question, Record
-from latchkey_server.domain.verification_notes import VerificationNotes
-from latchkey_server.domain.verify import decide
+from latchkey_server.domain.outcomes.notes import VerificationNotes
+from latchkey_server.domain.verify.decide import decide
+from latchkey_server.domain.verify.model import Question, Record
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.read_verify import read_item
@@ -52,10 +52,10 @@ class OneRecord:
 
     record_kept: Record
 
-    def kept(self, sha256: bytes, /) -> Record | None:
+    def cached(self, sha256: bytes, /) -> Record | None:
         return self.record_kept
 
-    def kept_credential(self, sha256: bytes, /) -> Credential | None:
+    def cached_credential(self, sha256: bytes, /) -> Credential | None:
         raise NotImplementedError
 
     def fresh(self, sha256: bytes, at: float) -> Record | None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from latchkey_server.domain.buckets import BUCKETS_MAX, QUARTER, Bucket, Width, buckets
+from latchkey_server.domain.reporting.buckets import BUCKETS_MAX, QUARTER, Bucket, Width, buckets
 
 EPOCH = datetime(2015, 1, 1, tzinfo=UTC)
 CHANGES = [

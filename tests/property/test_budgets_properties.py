@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latchkey_server.domain import budgets
+from latchkey_server.domain.limits.credits import credit_state, next_refill
+from latchkey_server.domain.limits.spend import spend_window
 from latchkey_server.domain.model import Balance, CreditRefill, Credits, RefillInterval, SpendReset
 
 INSTANTS = st.builds(
@@ -18,19 +19,19 @@ SECOND = timedelta(seconds=1)
 
 @given(RESETS, INSTANTS)
 def test_now_lies_in_its_window_and_the_next_window_begins_where_it_ends(reset: SpendReset, now: datetime) -> None:
-    start, end = budgets.spend_window(reset, now)
+    start, end = spend_window(reset, now)
 
     assert start is not None
     assert end is not None
     assert start <= now.date()
     assert now < end
-    assert budgets.spend_window(reset, end - SECOND) == (start, end)
-    assert budgets.spend_window(reset, end)[0] == end.date()
+    assert spend_window(reset, end - SECOND) == (start, end)
+    assert spend_window(reset, end)[0] == end.date()
 
 
 @given(REFILLS, INSTANTS)
 def test_the_next_refill_is_a_midnight_after_now_on_its_clamped_day(refill: CreditRefill, now: datetime) -> None:
-    due = budgets.next_refill(refill, now)
+    due = next_refill(refill, now)
 
     days = [now.date() + timedelta(days=number) for number in range(1, 63)]
     if refill.interval is RefillInterval.MONTHLY:
@@ -49,9 +50,9 @@ def test_missed_refills_act_once_however_many_were_missed(
     refill: CreditRefill, remaining: int, settled: datetime, passed: timedelta
 ) -> None:
     now = settled + passed
-    state = budgets.credit_state(Credits(0, refill), Balance(remaining, settled), now)
+    state = credit_state(Credits(0, refill), Balance(remaining, settled), now)
     stepped, cursor = remaining, settled
-    while (cursor := budgets.next_refill(refill, cursor)) <= now:
+    while (cursor := next_refill(refill, cursor)) <= now:
         stepped = max(stepped, refill.amount)
 
     assert state is not None
@@ -66,9 +67,9 @@ def test_settling_a_balance_on_the_way_changes_nothing(
     credits = Credits(0, refill)
     now, halfway = settled + passed, settled + passed / 2
 
-    middle = budgets.credit_state(credits, Balance(remaining, settled), halfway)
+    middle = credit_state(credits, Balance(remaining, settled), halfway)
 
     assert middle is not None
-    assert budgets.credit_state(credits, Balance(middle.remaining, halfway), now) == budgets.credit_state(
+    assert credit_state(credits, Balance(middle.remaining, halfway), now) == credit_state(
         credits, Balance(remaining, settled), now
     )

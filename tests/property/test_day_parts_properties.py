@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latchkey_server.domain.buckets import QUARTER, Width, buckets
-from latchkey_server.domain.day_parts import QUARTERS, day_parts
+from latchkey_server.domain.reporting.buckets import QUARTER, Width, buckets
+from latchkey_server.domain.reporting.day_parts import QUARTERS, day_parts
 
 START = datetime(2026, 2, 20, tzinfo=UTC)
 ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe", "America/St_Johns")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchkey.rules import ip_allowed, parse_network
-from latchkey_server.domain import key_fields
+from latchkey_server.domain.keys import fields as key_fields
 from latchkey_server.domain.model import (
     CreditRefill,
     Credits,

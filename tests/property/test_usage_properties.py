@@ -9,18 +9,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latchkey_server.domain import usage
-from latchkey_server.domain.combinations import COMBINATIONS_MAX, KeyDay, admitted, bounded
 from latchkey_server.domain.errors import InvalidField, Violation
-from latchkey_server.domain.usage import StoredEvent, UsageEvent, UsageType
-from latchkey_server.domain.usage_rollups import (
-    KeyFacts,
-    RollUps,
-    quarter_of,
-    roll_up,
-    sum_up,
-    wanted_combinations,
-)
+from latchkey_server.domain.reporting.buckets import quarter_of
+from latchkey_server.domain.usage import event as usage
+from latchkey_server.domain.usage.combinations import COMBINATIONS_MAX, KeyDay, admitted, bounded
+from latchkey_server.domain.usage.event import StoredEvent, UsageEvent, UsageType
+from latchkey_server.domain.usage.rollups import KeyFacts, RollUps, roll_up, sum_up, wanted_combinations
 from tests.unit.builders import API_ID, make_event, stored, uuid_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=3)

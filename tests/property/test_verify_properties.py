@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latchkey_server.domain.model import KeyFields, ModelLimits
-from latchkey_server.domain.verification import CheckVerdict, Code, Question, RateLimitCost, Record
-from latchkey_server.domain.verify import decide
+from latchkey_server.domain.verify.decide import decide
+from latchkey_server.domain.verify.model import CheckVerdict, Code, Question, RateLimitCost, Record
 from tests.unit.builders import (
     NOW,
     OTHER_API_ID,

@@ -23,7 +23,7 @@ from latchkey.v1 import (
     workspace_pb2,
 )
 from latchkey_server.app import build_workspaces, running_server
-from latchkey_server.domain.ports import Clock
+from latchkey_server.domain.store import Clock
 from latchkey_server.opening import utc_now
 from latchkey_server.settings import Settings
 

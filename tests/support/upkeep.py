@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
-from latchkey_server.domain.ports import Clock
+from latchkey_server.domain.store import Clock
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.maintenance import Done, Keeping

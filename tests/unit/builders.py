@@ -6,11 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from latchkey_server.domain import usage
-from latchkey_server.domain.access import Caller
 from latchkey_server.domain.errors import InvalidField
 from latchkey_server.domain.freshness import History
 from latchkey_server.domain.model import (
+    Caller,
     Credits,
     CreditState,
     Holder,
@@ -29,10 +28,11 @@ from latchkey_server.domain.model import (
     Workspace,
     WorkspaceSettings,
 )
-from latchkey_server.domain.usage import StoredEvent, UsageEvent, UsageType
+from latchkey_server.domain.usage import event as usage
+from latchkey_server.domain.usage.event import StoredEvent, UsageEvent, UsageType
 from latchkey_server.domain.validation import Violations
-from latchkey_server.domain.verification import Question, Record
-from latchkey_server.domain.verifier import Asked
+from latchkey_server.domain.verify.command import Asked
+from latchkey_server.domain.verify.model import Question, Record
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, 535_000, tzinfo=UTC)
 TICK = timedelta(microseconds=1)

@@ -3,9 +3,9 @@
 import pytest
 
 from latchkey.v1 import admin_service_pb2, key_service_pb2, usage_service_pb2, verify_service_pb2
-from latchkey_server.domain import access
+from latchkey_server.domain.access import roles as access
 from latchkey_server.domain.errors import ApiBinding, PermissionsExceeded, RoleTooLow
-from latchkey_server.domain.model import Role
+from latchkey_server.domain.model import Caller, Role
 from tests.unit.builders import (
     API_ID,
     MANAGEMENT_KEY_ID,
@@ -202,7 +202,7 @@ def test_a_caller_has_everything_that_its_management_key_has() -> None:
         role=Role.VERIFIER, member="ada", api_ids=frozenset({API_ID}), all_workspaces=True
     )
 
-    assert access.caller_of(management_key, root=True) == access.Caller(
+    assert access.caller_of(management_key, root=True) == Caller(
         workspace_id=WORKSPACE_ID,
         management_key_id=MANAGEMENT_KEY_ID,
         role=Role.VERIFIER,

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from latchkey_server.domain.keys import bound_filter
-from latchkey_server.domain.ports import KeyFilter
-from latchkey_server.domain.usage_query import default_range
+from latchkey_server.domain.keys.commands import bound_filter
+from latchkey_server.domain.keys.ports import KeyFilter
+from latchkey_server.domain.usage.query import default_range
 from tests.unit.builders import API_ID, NOW, OTHER_API_ID, make_caller
 
 BOUND = make_caller(api_ids=frozenset({API_ID}))

@@ -5,9 +5,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from latchkey_server.domain import buckets
-from latchkey_server.domain.buckets import Width
 from latchkey_server.domain.errors import InvalidField
+from latchkey_server.domain.reporting import buckets
+from latchkey_server.domain.reporting.buckets import Width
 from tests.unit.builders import TICK, at, fields_of
 
 HOUR = timedelta(hours=1)

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable, RevisionNotReached
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness, age, seen_revision
 from latchkey_server.domain.model import Change, ChangeKind, CreditState, Revision
-from latchkey_server.domain.verification import Record
+from latchkey_server.domain.verify.model import Record
 from latchkey_server.storage.cached_records import CachedRecords
 from latchkey_server.storage.key_cache import KeyCache
 from latchkey_server.storage.reach import Reach

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from latchkey_server.domain import credentials
-from latchkey_server.domain.access import caller_of
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access import credentials
+from latchkey_server.domain.access.credentials import Credential
+from latchkey_server.domain.access.roles import caller_of
 from latchkey_server.domain.errors import CredentialInvalid, CredentialMissing
 from latchkey_server.domain.secret import MANAGEMENT_PREFIX, new_secret
 from tests.unit.builders import NOW, REVOCATION, TICK, make_history, make_management_key

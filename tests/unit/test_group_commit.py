@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from latchkey_server.domain.errors import DatabaseUnavailable, Overloaded
-from latchkey_server.domain.group_commit import GroupCommit
+from latchkey_server.domain.usage.group_commit import GroupCommit
 from tests.unit.builders import OTHER_WORKSPACE_ID, WORKSPACE_ID
 
 

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND
 from latchkey_server.domain.model import Change, ChangeKind, Key, KeyFields, Revision
-from latchkey_server.domain.verification import Record
+from latchkey_server.domain.verify.model import Record
 from latchkey_server.storage.key_cache import IDLE_SECONDS, KeyCache, Load, footprint
 from tests.unit.builders import (
     IDENTITY_ID,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from latchkey_server.domain import key_fields
+from latchkey_server.domain.keys import fields as key_fields
 from latchkey_server.domain.model import (
     NANOS,
     CreditRefill,
@@ -17,7 +17,7 @@ from latchkey_server.domain.model import (
     SpendLimit,
     SpendReset,
 )
-from latchkey_server.domain.validation import Violations
+from latchkey_server.domain.validation import Violations, scope_problem
 from tests.unit.builders import NOW, TICK, every_field, make_ratelimit, problems_of
 
 
@@ -158,7 +158,7 @@ def test_at_most_256_scopes_are_taken() -> None:
 
 @pytest.mark.parametrize("scope", ["*", "docs.*"])
 def test_a_required_scope_has_no_wildcards(scope: str) -> None:
-    assert key_fields.scope_problem(scope, wildcards=False) == "must be a concrete scope without *"
+    assert scope_problem(scope, wildcards=False) == "must be a concrete scope without *"
 
 
 def test_a_spend_limit_of_0_is_no_limit() -> None:

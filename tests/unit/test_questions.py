@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from latchkey_server.domain import questions
 from latchkey_server.domain.validation import Violations
-from latchkey_server.domain.verification import Question, RateLimitCost
+from latchkey_server.domain.verify import request as questions
+from latchkey_server.domain.verify.model import Question, RateLimitCost
 from tests.unit.builders import TICK, make_question, problems_of
 
 

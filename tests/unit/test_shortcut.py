@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from latchkey.v1 import verify_service_pb2 as pb
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.observability import Metrics
@@ -45,10 +45,10 @@ class World:
     def instant(self) -> Instant:
         return self.at
 
-    def kept(self, sha256: bytes) -> None:
+    def cached(self, sha256: bytes) -> None:
         return None
 
-    def kept_credential(self, sha256: bytes) -> Credential | None:
+    def cached_credential(self, sha256: bytes) -> Credential | None:
         self.looks += 1
         return self.cache.credentials.get(sha256)
 

@@ -1,7 +1,7 @@
 """What errors become on the wire: always small enough to be received (spec §7)."""
 
-from latchkey_server.domain import key_import
 from latchkey_server.domain.errors import LatchkeyError, Violation
+from latchkey_server.domain.keys import importing as key_import
 from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.status import abort_status, status_of
 

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from latchkey_server.domain.errors import InvalidField, KeyNotFound, OccurredTimeOutOfRange, UsageConflict
-from latchkey_server.domain.usage import Outcome, content_hash, id_hash
-from latchkey_server.domain.usage_outcomes import Item, Window, checked, first_of_each, outcomes, refused, sort_out
-from latchkey_server.domain.usage_rollups import KeyFacts
+from latchkey_server.domain.usage.event import Outcome, content_hash, id_hash
+from latchkey_server.domain.usage.outcomes import (
+    ReportedItem,
+    Window,
+    checked,
+    first_of_each,
+    outcomes,
+    refused,
+    sort_out,
+)
+from latchkey_server.domain.usage.rollups import KeyFacts
 from tests.unit.builders import API_ID, KEY_ID, NOW, OTHER_API_ID, OTHER_KEY_ID, make_caller, make_event, stored
 
 WINDOW = Window(NOW - timedelta(days=35), NOW + timedelta(minutes=5))
@@ -17,11 +25,11 @@ KEYS = {KEY_ID: KeyFacts(API_ID, "ada", "prod")}
 OLD = NOW - timedelta(days=36)
 
 
-def sorted_out(items: Sequence[Item], **caller: Any) -> list[Any]:
+def sorted_out(items: Sequence[ReportedItem], **caller: Any) -> list[Any]:
     return sort_out(make_caller(**caller), [checked(item) for item in items], KEYS, WINDOW)
 
 
-def told(items: Sequence[Item], recorded: dict[bytes, bytes] | None = None) -> list[tuple[str, str | None]]:
+def told(items: Sequence[ReportedItem], recorded: dict[bytes, bytes] | None = None) -> list[tuple[str, str | None]]:
     [results] = outcomes([sorted_out(items)], recorded or {})
     return [(result.outcome.name, type(result.error).__name__ if result.error else None) for result in results]
 

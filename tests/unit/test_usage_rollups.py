@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from latchkey_server.domain.combinations import (
+from latchkey_server.domain.reporting.buckets import quarter_of
+from latchkey_server.domain.usage.combinations import (
     ALONE_FROM,
     COMBINATIONS_MAX,
     CombinationMemory,
@@ -15,15 +16,14 @@ from latchkey_server.domain.combinations import (
     bounded,
     undecided,
 )
-from latchkey_server.domain.usage import StoredEvent, UsageType
-from latchkey_server.domain.usage_rollups import (
+from latchkey_server.domain.usage.event import StoredEvent, UsageType
+from latchkey_server.domain.usage.rollups import (
     OTHER,
-    Combination,
     KeyFacts,
     KeyQuarter,
     LabelQuarter,
     RollUps,
-    quarter_of,
+    UsageCombination,
     roll_up,
     sum_up,
 )
@@ -42,8 +42,8 @@ def rolled_up(*events: StoredEvent) -> RollUps:
     return roll_up(sum_up(events), KEYS, {})
 
 
-def texts(number: int) -> Combination:
-    return Combination("", "", str(number))
+def texts(number: int) -> UsageCombination:
+    return UsageCombination("", "", str(number))
 
 
 def test_a_quarter_of_an_hour_is_summed_by_key_and_by_label() -> None:
@@ -82,7 +82,7 @@ def test_a_quarter_is_that_of_utc(offset: timedelta) -> None:
 def test_what_is_not_kept_apart_is_summed_as_other() -> None:
     events = [consumed("2026-03-14", task=task, cost=cost) for task, cost in (("a", 1), ("b", 2), ("c", 4))]
 
-    found = roll_up(sum_up(events), KEYS, {PLACE: {Combination("ann", "", "a")}})
+    found = roll_up(sum_up(events), KEYS, {PLACE: {UsageCombination("ann", "", "a")}})
 
     assert [(row.member, row.task, row.other, row.spend) for row in found.by_key] == [
         ("", "", True, 6),
@@ -115,13 +115,13 @@ async def test_new_combinations_of_a_key_with_many_are_admitted_by_one_transacti
     others = {texts(number) for number in range(COMBINATIONS_MAX - 1)}
     locked: list[UUID] = []
 
-    async def look_up(_workspace_id: UUID, places: Sequence[KeyDay]) -> dict[KeyDay, set[Combination]]:
+    async def look_up(_workspace_id: UUID, places: Sequence[KeyDay]) -> dict[KeyDay, set[UsageCombination]]:
         return {place: set(others if locked else known) for place in places}
 
     async def lock(_workspace_id: UUID, key_ids: Sequence[UUID]) -> None:
         locked.extend(key_ids)
 
-    memory: CombinationMemory[Combination] = CombinationMemory()
+    memory: CombinationMemory[UsageCombination] = CombinationMemory()
     wanted = {PLACE: dict.fromkeys([texts(-1), texts(-2)])}
     kept = await memory.admit(WORKSPACE_ID, wanted, look_up, lock)
 
@@ -131,13 +131,13 @@ async def test_new_combinations_of_a_key_with_many_are_admitted_by_one_transacti
 
 
 async def test_a_key_with_few_combinations_is_not_locked() -> None:
-    async def look_up(_workspace_id: UUID, places: Sequence[KeyDay]) -> dict[KeyDay, set[Combination]]:
+    async def look_up(_workspace_id: UUID, places: Sequence[KeyDay]) -> dict[KeyDay, set[UsageCombination]]:
         return {place: set() for place in places}
 
     async def lock(_workspace_id: UUID, _key_ids: Sequence[UUID]) -> None:
         raise AssertionError
 
-    memory: CombinationMemory[Combination] = CombinationMemory()
+    memory: CombinationMemory[UsageCombination] = CombinationMemory()
     wanted = {PLACE: dict.fromkeys([texts(1)])}
     kept = await memory.admit(WORKSPACE_ID, wanted, look_up, lock)
 
@@ -146,7 +146,7 @@ async def test_a_key_with_few_combinations_is_not_locked() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    memory: CombinationMemory[Combination] = CombinationMemory(most=3)
+    memory: CombinationMemory[UsageCombination] = CombinationMemory(most=3)
     memory.remember(WORKSPACE_ID, {PLACE: {texts(1), texts(2)}})
     assert memory.of(WORKSPACE_ID, [PLACE]) == {PLACE: {texts(1), texts(2)}}
 

@@ -3,10 +3,10 @@
 from typing import Any
 from uuid import UUID
 
-from latchkey_server.domain.usage_rollups import KeyFacts
-from latchkey_server.domain.verification import Code
-from latchkey_server.domain.verification_counts import UNKNOWN, CountRow
-from latchkey_server.domain.verification_labels import NO_API, LabelCount, by_label
+from latchkey_server.domain.outcomes.by_label import NO_API, LabelCount, by_label
+from latchkey_server.domain.outcomes.counts import UNKNOWN, CountRow
+from latchkey_server.domain.usage.rollups import KeyFacts
+from latchkey_server.domain.verify.model import Code
 from tests.unit.builders import API_ID, KEY_ID, OTHER_API_ID, OTHER_KEY_ID, at
 
 THIRD_KEY_ID, CALLER = UUID(int=3), UUID(int=4)

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable, InvalidField, RevisionNotReached, UnknownRateLimit
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness
 from latchkey_server.domain.model import KeyFields, Revision
-from latchkey_server.domain.verification import Code, Degradation, RateLimitCost, Record, Verdict
-from latchkey_server.domain.verification_counts import UNKNOWN
-from latchkey_server.domain.verification_notes import VerificationNotes
-from latchkey_server.domain.verifier import Item, Verifier, require_count
+from latchkey_server.domain.outcomes.counts import UNKNOWN
+from latchkey_server.domain.outcomes.notes import VerificationNotes
+from latchkey_server.domain.verify.command import Verifier, VerifyItem, require_count
+from latchkey_server.domain.verify.model import Code, Degradation, RateLimitCost, Record, Verdict
 from tests.unit.builders import (
     KEY_ID,
     NOW,
@@ -46,10 +46,10 @@ class FakeSource:
     meanwhile: dict[bytes, Record] = field(default_factory=dict)
     """What comes to hand while somebody waits."""
 
-    def kept(self, sha256: bytes, /) -> Record | None:
+    def cached(self, sha256: bytes, /) -> Record | None:
         raise NotImplementedError
 
-    def kept_credential(self, sha256: bytes, /) -> Credential | None:
+    def cached_credential(self, sha256: bytes, /) -> Credential | None:
         raise NotImplementedError
 
     def fresh(self, sha256: bytes, at: float) -> Record | None:
@@ -103,7 +103,7 @@ async def test_only_a_valid_verdict_is_noted_as_use_and_a_dry_run_is_not_noted(
     verifier: Verifier, notes: VerificationNotes
 ) -> None:
     caller = make_caller()
-    items: list[Item] = [make_asked(DISABLED), make_asked(MISSING), make_asked(KNOWN, dry_run=True)]
+    items: list[VerifyItem] = [make_asked(DISABLED), make_asked(MISSING), make_asked(KNOWN, dry_run=True)]
     verifier.note(caller, items, await verifier.verify_all(caller, items))
     [outcomes] = notes.counter.take().values()
     assert notes.uses.take() == {}
@@ -122,7 +122,7 @@ async def test_only_a_valid_verdict_is_noted_as_use_and_a_dry_run_is_not_noted(
 async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: Verifier, source: FakeSource) -> None:
     source.lost.add(LOST)
     broken = InvalidField.one("key", "is required")
-    items: list[Item] = [
+    items: list[VerifyItem] = [
         make_asked(DISABLED),
         broken,
         make_asked(KNOWN, ratelimits=(RateLimitCost("unknown"),)),

@@ -9,7 +9,8 @@ import pytest
 
 from latchkey_server.domain.errors import UnknownRateLimit
 from latchkey_server.domain.model import KeyFields, ModelLimits
-from latchkey_server.domain.verification import (
+from latchkey_server.domain.verify.decide import cacheable_for, decide
+from latchkey_server.domain.verify.model import (
     CheckResult,
     CheckVerdict,
     Code,
@@ -19,7 +20,6 @@ from latchkey_server.domain.verification import (
     Record,
     Verdict,
 )
-from latchkey_server.domain.verify import cacheable_for, decide
 from tests.unit.builders import (
     API_ID,
     NOW,

@@ -345,7 +345,7 @@ class Overloaded(Unavailable):
         super().__init__("More usage is waiting to be written than the server holds; retry with back-off.")
 
 
-class Deadline(LatchkeyError):
+class DeadlineExceeded(LatchkeyError):
     """An item or call was not finished in its time."""
 
     reason = "DEADLINE"

@@ -169,6 +169,28 @@ class ManagementKey:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The management key that a call was authenticated with; no ``api_ids`` means all apis."""
+
+    workspace_id: UUID
+    management_key_id: UUID
+    role: Role
+    member: str = ""
+    api_ids: frozenset[UUID] = frozenset()
+    all_workspaces: bool = False
+    root: bool = False
+
+    def covers_api(self, api_id: UUID) -> bool:
+        """Tell whether the binding allows this api."""
+        return not self.api_ids or api_id in self.api_ids
+
+    @property
+    def root_owner(self) -> bool:
+        """Tell whether this is an OWNER of the root workspace, not bound to apis."""
+        return self.root and self.role is Role.OWNER and not self.api_ids
+
+
 class Holder(enum.IntEnum):
     """What a secret belongs to; the numbers are the database's."""
 

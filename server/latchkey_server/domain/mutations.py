@@ -1,11 +1,12 @@
 """The one way in which anything is changed: revision, change rows, audit and request_id in one transaction.
 
-Each command says what to do as ``work(tx, now, revision)`` and returns Done. The workspace's revision is locked first,
-so that revisions are contiguous and in commit order (a sequence would show a gap while a slower transaction is open).
+Each command says what to do as ``work(tx, now, revision)`` and returns its Effects. The workspace's revision is locked
+first, so that revisions are contiguous and in commit order; a sequence would show a gap while a slower transaction is
+open.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -13,12 +14,20 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from latchkey_server.domain import errors
-from latchkey_server.domain.access import Caller
 from latchkey_server.domain.ids import WORKSPACE, format_id, new_id
-from latchkey_server.domain.model import AuditEvent, Change, ChangeKind, Json, Revision
-from latchkey_server.domain.ports import AnsweredRequest, ChangeListener, Clock, RequestKey, Store, Transaction
+from latchkey_server.domain.model import AuditEvent, Caller, Change, ChangeKind, Json, Revision
+from latchkey_server.domain.store import (
+    AnsweredRequest,
+    ChangeListener,
+    Clock,
+    MutationTransaction,
+    RequestKey,
+    Store,
+)
 
 T = TypeVar("T")
+Tx = TypeVar("Tx", bound=MutationTransaction)
+Tx_co = TypeVar("Tx_co", bound=MutationTransaction, covariant=True)
 
 REPLAY_WINDOW = timedelta(hours=24)
 
@@ -36,7 +45,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AuditEntry:
     """One line of audit: what was done to what, and its facts before and after."""
 
     action: str
@@ -46,16 +55,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Effects:
     """What a command did. ``outcome`` is kept for replays: ids and results, never a secret."""
 
     changes: tuple[Change, ...] = ()
-    audit: tuple[Entry, ...] = ()
+    audit: tuple[AuditEntry, ...] = ()
     outcome: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Applied(Generic[T]):
+class MutationResult(Generic[T]):
     """A mutation's answer."""
 
     value: T
@@ -63,18 +72,21 @@ class Applied(Generic[T]):
     replayed: bool
 
 
-Work = Callable[[Transaction, datetime, int], Awaitable[Done]]
-View = Callable[[Transaction, datetime, Json], Awaitable[T]]
+Work = Callable[[Tx, datetime, int], Awaitable[Effects]]
+"""A command: in a transaction, at a time, making the revisions from the one given on."""
+
+View = Callable[[Tx, datetime, Json], Awaitable[T]]
+"""Makes a mutation's answer of a command's outcome, at once or for a replay."""
 
 
 class RequestRaced(Exception):
     """Another call answered the same request_id at the same moment: run again and find its answer."""
 
 
-class Mutations:
+class Mutations(Generic[Tx_co]):
     """Runs commands by the rules above."""
 
-    def __init__(self, store: Store, clock: Clock, listener: ChangeListener) -> None:
+    def __init__(self, store: Store[Tx_co], clock: Clock, listener: ChangeListener) -> None:
         self._store = store
         self._clock = clock
         self._listener = listener
@@ -83,58 +95,52 @@ class Mutations:
     async def run(
         self,
         origin: Origin,
-        work: Work,
-        view: View[T],
+        work: Work[Tx_co],
+        view: View[Tx_co, T],
         *,
         workspace_id: UUID | None = None,
         while_disabled: bool = False,
-    ) -> Applied[T]:
+    ) -> MutationResult[T]:
         """Run ``work`` on the caller's workspace (or the one given) and return what ``view`` makes of its outcome.
 
         Raises WorkspaceDisabled unless ``while_disabled``, RequestIdReused, and whatever the work raises.
         """
         target = workspace_id or origin.caller.workspace_id
-        changes: tuple[Change, ...] = ()
-
-        async def transaction(tx: Transaction) -> Applied[T]:
-            nonlocal changes
-            changes, applied = await self._apply(tx, origin, work, view, target, while_disabled)
-            return applied
-
+        command = _command(origin, work, view, target, self._clock, while_disabled)
         # A workspace's mutations wait for each other anyway: here they do it without holding a connection each.
         async with self._turns.setdefault(target, asyncio.Lock()):
             while True:
                 try:
-                    applied = await self._store.write(transaction)
+                    changes, result = await self._store.write(command)
                     break
                 except RequestRaced:
                     continue
-        self._listener.committed(applied.revision, changes)
-        return applied
+        self._listener.committed(result.revision, changes)
+        return result
 
-    async def _apply(
-        self,
-        tx: Transaction,
-        origin: Origin,
-        work: Work,
-        view: View[T],
-        workspace_id: UUID,
-        while_disabled: bool,
-    ) -> tuple[tuple[Change, ...], Applied[T]]:
+
+def _command(
+    origin: Origin, work: Work[Tx], view: View[Tx, T], workspace_id: UUID, clock: Clock, while_disabled: bool
+) -> Callable[[Tx], Awaitable[tuple[Sequence[Change], MutationResult[T]]]]:
+    """Return what a mutation does in a transaction, giving the changes to take account of here, and the answer."""
+
+    async def run(tx: Tx) -> tuple[Sequence[Change], MutationResult[T]]:
         current = await tx.workspaces.lock_revision(workspace_id)
-        now = self._clock()
+        now = clock()
         if answered := await _answered(tx, origin, now):
-            replay = await _replay(tx, answered, view, workspace_id, now)
+            replay = await _replay(tx, answered, view, now)
             return _whatever_changed(replay.revision.workspace_id), replay
         if not while_disabled:
             await _require_enabled(tx, workspace_id)
-        done = await work(tx, now, current + 1)
-        revision = Revision(workspace_id, current + len(done.changes))
-        await tx.workspaces.append_changes(workspace_id, current, done.changes, now)
-        await tx.audit.append(audit_events(origin, done.audit, workspace_id, now))
+        effects = await work(tx, now, current + 1)
+        revision = Revision(workspace_id, current + len(effects.changes))
+        await tx.workspaces.append_changes(workspace_id, current, effects.changes, now)
+        await tx.audit.append(audit_events(origin, effects.audit, workspace_id, now))
         if origin.request_id:
-            await _remember(tx, origin, done, revision, now)
-        return done.changes, Applied(await view(tx, now, done.outcome), revision, replayed=False)
+            await _remember(tx, origin, effects, revision, now)
+        return effects.changes, MutationResult(await view(tx, now, effects.outcome), revision, replayed=False)
+
+    return run
 
 
 def _whatever_changed(workspace_id: UUID) -> tuple[Change, ...]:
@@ -146,7 +152,9 @@ def _whatever_changed(workspace_id: UUID) -> tuple[Change, ...]:
     return Change(ChangeKind.SECRET_ADDED, workspace_id), Change(ChangeKind.WORKSPACE_CHANGED, workspace_id)
 
 
-def audit_events(origin: Origin, entries: tuple[Entry, ...], workspace_id: UUID, now: datetime) -> list[AuditEvent]:
+def audit_events(
+    origin: Origin, entries: tuple[AuditEntry, ...], workspace_id: UUID, now: datetime
+) -> list[AuditEvent]:
     """Return the audit events of a command, as they are stored.
 
     Of a caller of another workspace only the id is told: who that is and where, is its own workspace's to know.
@@ -170,7 +178,7 @@ def audit_events(origin: Origin, entries: tuple[Entry, ...], workspace_id: UUID,
     ]
 
 
-async def _require_enabled(tx: Transaction, workspace_id: UUID) -> None:
+async def _require_enabled(tx: MutationTransaction, workspace_id: UUID) -> None:
     workspace = await tx.workspaces.get(workspace_id)
     if workspace is not None and not workspace.enabled:
         raise errors.WorkspaceDisabled(
@@ -183,7 +191,7 @@ def _request_key(origin: Origin) -> RequestKey:
     return RequestKey(caller.workspace_id, caller.management_key_id, origin.method, origin.request_id)
 
 
-async def _answered(tx: Transaction, origin: Origin, now: datetime) -> Json | None:
+async def _answered(tx: MutationTransaction, origin: Origin, now: datetime) -> Json | None:
     if not origin.request_id:
         return None
     answered = await tx.requests.find(_request_key(origin), now - REPLAY_WINDOW)
@@ -194,16 +202,18 @@ async def _answered(tx: Transaction, origin: Origin, now: datetime) -> Json | No
     return answered.outcome
 
 
-async def _replay(tx: Transaction, outcome: Json, view: View[T], workspace_id: UUID, now: datetime) -> Applied[T]:
+async def _replay(tx: Tx, outcome: Json, view: View[Tx, T], now: datetime) -> MutationResult[T]:
     revision = Revision(UUID(outcome["workspace_id"]), outcome["revision"])
-    return Applied(await view(tx, now, outcome["outcome"]), revision, replayed=True)
+    return MutationResult(await view(tx, now, outcome["outcome"]), revision, replayed=True)
 
 
-async def _remember(tx: Transaction, origin: Origin, done: Done, revision: Revision, now: datetime) -> None:
+async def _remember(
+    tx: MutationTransaction, origin: Origin, effects: Effects, revision: Revision, now: datetime
+) -> None:
     outcome = {
         "workspace_id": str(revision.workspace_id),
         "revision": revision.number,
-        "outcome": done.outcome,
+        "outcome": effects.outcome,
     }
     answered = AnsweredRequest(origin.content_hash, outcome)
     if not await tx.requests.record(_request_key(origin), answered, now - REPLAY_WINDOW, now):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-from latchkey.rules import has_control_characters, normalize_environment
+from latchkey.rules import WILDCARD, has_control_characters, normalize_environment
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import Violation
 from latchkey_server.domain.model import Json, RateLimit
@@ -23,9 +23,11 @@ EXTERNAL_ID_MAX = 255
 NOTE_MAX = 1_000
 METADATA_MAX = 4_096
 RATELIMITS_MAX = 20
+SCOPE_MAX = 128
 UNITS_MAX = 1_000_000_000
 PREFIX = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
 TOKEN = re.compile(r"[!-~]{1,64}")
+_SCOPE_SEGMENT = re.compile(r"[A-Za-z0-9_:/@+~-]+")
 _RATELIMIT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _WINDOW_MIN, _WINDOW_MAX = timedelta(seconds=1), timedelta(days=31)
 
@@ -120,6 +122,19 @@ def check_prefix(found: Violations, field: str, prefix: str) -> str:
     if not PREFIX.fullmatch(prefix):
         found.add(field, "must be 1 to 32 of [A-Za-z0-9_-], alphanumeric at both ends")
     return prefix
+
+
+def scope_problem(scope: str, *, wildcards: bool) -> str | None:
+    """Return what is wrong with a scope, or None; ``*`` segments are for granted scopes only."""
+    if len(scope) > SCOPE_MAX:
+        return f"must be at most {SCOPE_MAX} characters"
+    for segment in scope.split("."):
+        if segment == WILDCARD:
+            if not wildcards:
+                return "must be a concrete scope without *"
+        elif not _SCOPE_SEGMENT.fullmatch(segment):
+            return "must be segments of [A-Za-z0-9_:/@+~-] joined by dots"
+    return None
 
 
 def compact_json(value: Json) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from latchkey_server.domain.model import AuditEvent
-from latchkey_server.domain.ports import AuditFilter
+from latchkey_server.domain.store import AuditFilter
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.sql import Conditions
 

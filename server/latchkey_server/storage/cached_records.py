@@ -6,10 +6,10 @@ from functools import partial
 from uuid import UUID
 
 from latchkey_server.domain import errors
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import HARD_BOUND, Confirmed, Freshness, Instant, age, confirmed, meets
-from latchkey_server.domain.verification import Record
+from latchkey_server.domain.verify.model import Record
 from latchkey_server.storage.gather import Gather
 from latchkey_server.storage.key_cache import KeyCache
 from latchkey_server.storage.reach import Reach
@@ -32,7 +32,7 @@ class CachedRecords:
         self._reach = reach
         self._stale_max = max(stale_if_error.total_seconds(), HARD_BOUND)
         self._instant = instant
-        self.kept, self.kept_credential = cache.records.get, cache.credentials.get
+        self.cached, self.cached_credential = cache.records.get, cache.credentials.get
         self._records = Gather(self._load_records)
         self._credentials = Gather(self._load_credentials)
         self._revisions = Gather(self._load_revisions)
@@ -40,7 +40,7 @@ class CachedRecords:
             reach.on_lost(partial(gather.fail, DatabaseUnavailable))
 
     def fresh(self, sha256: bytes, at: Instant) -> Record | None:
-        record = self.kept(sha256)
+        record = self.cached(sha256)
         return record if record is not None and confirmed(record, at) else None
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
@@ -72,7 +72,7 @@ class CachedRecords:
         return found
 
     def fresh_credential(self, sha256: bytes, at: Instant) -> Credential | None:
-        credential = self.kept_credential(sha256)
+        credential = self.cached_credential(sha256)
         return credential if credential is not None and confirmed(credential, at) else None
 
     async def credential(self, sha256: bytes) -> Credential | None:

@@ -17,7 +17,8 @@ import structlog
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import NEVER, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
-from latchkey_server.domain.watching import Applied, Watchers
+from latchkey_server.domain.verify.model import AppliedChange
+from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.storage.database import Connection, Database, Row
 from latchkey_server.storage.key_cache import KeyCache
 from latchkey_server.storage.reach import Reach
@@ -88,7 +89,7 @@ class ChangeFeed:
         history = self._cache.histories.get(workspace_id)
         return history.revision if history else 0
 
-    async def since(self, workspace_id: UUID, after: int, until: int) -> list[Applied] | None:
+    async def since(self, workspace_id: UUID, after: int, until: int) -> list[AppliedChange] | None:
         """Return the changes behind ``after`` up to ``until``, or None if they are not all there any more."""
         if not 0 <= until - after <= CHANGES_MAX:
             return None
@@ -245,7 +246,7 @@ class ChangeFeed:
             self._watchers.publish(changes)
         self._cache.histories[workspace_id].confirmed_at = at
 
-    async def _changes(self, connection: Connection, after: int, current: Revision) -> list[Applied] | None:
+    async def _changes(self, connection: Connection, after: int, current: Revision) -> list[AppliedChange] | None:
         """Return the changes behind ``after`` up to the current revision, or None if they are not all there."""
         missing = current.number - after
         if missing > CHANGES_MAX:
@@ -260,7 +261,7 @@ class ChangeFeed:
         self._watchers.reset(current.workspace_id, current.number)
 
 
-async def read_changes(connection: Connection, after: int, current: Revision) -> list[Applied]:
+async def read_changes(connection: Connection, after: int, current: Revision) -> list[AppliedChange]:
     """Return the changes of a workspace behind ``after``, up to a revision, in order."""
     rows = await connection.fetch(
         "SELECT c.workspace_id, c.revision, c.kind, c.target_id, k.api_id FROM change c "
@@ -273,9 +274,9 @@ async def read_changes(connection: Connection, after: int, current: Revision) ->
     return [_applied_of(row) for row in rows]
 
 
-def _applied_of(row: Row) -> Applied:
+def _applied_of(row: Row) -> AppliedChange:
     change = Change(ChangeKind(row["kind"]), row["target_id"])
-    return Applied(row["workspace_id"], row["revision"], change, row["api_id"])
+    return AppliedChange(row["workspace_id"], row["revision"], change, row["api_id"])
 
 
 def _settle(waiting: Collection[asyncio.Future[None]], error: Exception | None) -> None:

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from lru import LRU
 
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Confirmed, History, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
-from latchkey_server.domain.verification import Record
+from latchkey_server.domain.verify.model import Record
 
 V = TypeVar("V", bound=Confirmed)
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
+from latchkey_server.domain.keys.ports import KeyFilter
 from latchkey_server.domain.model import Balance, EnvironmentCounts, Key, KeyStatus
-from latchkey_server.domain.ports import KeyFilter
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.rows import KEY_COLUMNS, key_of, key_values
 from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions, asked_labels, placeholders

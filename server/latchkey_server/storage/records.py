@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from latchkey_server.domain.budgets import credit_state, spend_state, spend_window
-from latchkey_server.domain.credentials import Credential
+from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import History, Instant
+from latchkey_server.domain.limits.credits import credit_state
+from latchkey_server.domain.limits.spend import spend_state, spend_window
 from latchkey_server.domain.model import Balance, Holder, Identity, Key
-from latchkey_server.domain.ports import Clock
 from latchkey_server.domain.secret import Peppers
-from latchkey_server.domain.verification import Record
+from latchkey_server.domain.store import Clock
+from latchkey_server.domain.verify.model import Record
 from latchkey_server.storage.database import Connection, Database, Row
 from latchkey_server.storage.keys import KeyRepository
 from latchkey_server.storage.management_keys import MANAGEMENT_KEY_COLUMNS, management_key_of

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from latchkey_server.domain.errors import Deadline
+from latchkey_server.domain.errors import DeadlineExceeded
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions
 
@@ -15,7 +15,9 @@ _SETTINGS = f"SET LOCAL work_mem = '64MB'; SET LOCAL jit = off; {PLANNED_FOR_VAL
 
 @asynccontextmanager
 async def reading(connection: Connection) -> AsyncIterator[None]:
-    """Have what is read in the open transaction planned for what is asked, and sorted in memory; raises Deadline.
+    """Have what is read in the open transaction planned for what is asked, and sorted in memory.
+
+    Raises DeadlineExceeded.
 
     A month of ten thousand keys by key is sorted and hashed in tens of megabytes, which would else be spilt to disk.
     To compile a report takes longer than what is compiled saves.
@@ -24,7 +26,7 @@ async def reading(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     except asyncpg.QueryCanceledError:
-        raise Deadline("The report took too long; ask for a shorter range or with a narrower filter.") from None
+        raise DeadlineExceeded("The report took too long; ask for a shorter range or with a narrower filter.") from None
 
 
 class Paging(NamedTuple):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from latchkey_server.domain.ports import AnsweredRequest, RequestKey
+from latchkey_server.domain.store import AnsweredRequest, RequestKey
 from latchkey_server.storage.database import Connection
 
 

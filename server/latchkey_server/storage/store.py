@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from latchkey_server.domain.errors import DatabaseUnavailable
-from latchkey_server.domain.ports import Transaction
 from latchkey_server.storage.apis import ApiRepository
 from latchkey_server.storage.audit import AuditRepository
 from latchkey_server.storage.database import CONFLICTS, Connection, Database
@@ -18,8 +17,6 @@ from latchkey_server.storage.verification_reports import VerificationReportRepos
 from latchkey_server.storage.workspaces import WorkspaceRepository
 
 T = TypeVar("T")
-
-Work = Callable[[Transaction], Awaitable[T]]
 
 ATTEMPTS = 10
 
@@ -37,7 +34,7 @@ class PostgresTransaction:
         self.audit = AuditRepository(connection)
         self.requests = RequestRepository(connection)
         self.usage = UsageRepository(connection)
-        self.reports = VerificationReportRepository(connection)
+        self.verifications = VerificationReportRepository(connection)
 
 
 class PostgresStore:
@@ -46,7 +43,7 @@ class PostgresStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Callable[[PostgresTransaction], Awaitable[T]]) -> T:
         """Run ``work`` in one read-committed transaction; raises DatabaseUnavailable."""
         for _ in range(ATTEMPTS):
             try:
@@ -56,7 +53,7 @@ class PostgresStore:
                 continue
         raise DatabaseUnavailable
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Callable[[PostgresTransaction], Awaitable[T]]) -> T:
         """Run ``work`` in one snapshot that can't write; raises DatabaseUnavailable."""
         async with self._database.transaction(snapshot=True) as connection:
             return await work(PostgresTransaction(connection))

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from latchkey_server.domain.combinations import KeyDay
-from latchkey_server.domain.ports import EventRow
-from latchkey_server.domain.usage import StoredEvent
-from latchkey_server.domain.usage_report import EventPage, UsageQuestion, UsageReport
-from latchkey_server.domain.usage_rollups import Combination, KeyFacts, KeyQuarter, LabelQuarter, RollUps
+from latchkey_server.domain.usage.combinations import KeyDay
+from latchkey_server.domain.usage.event import StoredEvent
+from latchkey_server.domain.usage.ports import EventRow
+from latchkey_server.domain.usage.report import EventPage, UsageQuestion, UsageReport
+from latchkey_server.domain.usage.rollups import KeyFacts, KeyQuarter, LabelQuarter, RollUps, UsageCombination
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.usage_columns import ADDED, NAMES
 from latchkey_server.storage.usage_events import events
@@ -117,13 +117,15 @@ class UsageRepository:
         )
         return {row["id_hash"] for row in rows}
 
-    async def combinations(self, workspace_id: UUID, places: Sequence[KeyDay]) -> Mapping[KeyDay, set[Combination]]:
+    async def combinations(
+        self, workspace_id: UUID, key_days: Sequence[KeyDay]
+    ) -> Mapping[KeyDay, set[UsageCombination]]:
         rows = await self._connection.fetch(
-            _COMBINATIONS, workspace_id, [key_id for key_id, _ in places], [day for _, day in places]
+            _COMBINATIONS, workspace_id, [key_id for key_id, _ in key_days], [day for _, day in key_days]
         )
-        found: dict[KeyDay, set[Combination]] = {place: set() for place in places}
+        found: dict[KeyDay, set[UsageCombination]] = {key_day: set() for key_day in key_days}
         for row in rows:
-            found[row["key_id"], row["day"]].add(Combination(row["member"], row["model"], row["task"]))
+            found[row["key_id"], row["day"]].add(UsageCombination(row["member"], row["model"], row["task"]))
         return found
 
     async def insert(self, workspace_id: UUID, events: Sequence[StoredEvent], record_time: datetime) -> None:

@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
-from latchkey_server.domain.ports import EventRow
-from latchkey_server.domain.usage import UsageEvent, UsageType
-from latchkey_server.domain.usage_report import EventPage, UsageFilter
+from latchkey_server.domain.usage.event import UsageEvent, UsageType
+from latchkey_server.domain.usage.ports import EventRow
+from latchkey_server.domain.usage.report import EventPage, UsageFilter
 from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.report_statement import reading
 from latchkey_server.storage.sql import Conditions, asked_labels

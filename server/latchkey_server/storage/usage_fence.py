@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from latchkey_server.domain.ports import UsageFenced
+from latchkey_server.domain.usage.ports import UsageFenced
 from latchkey_server.storage.database import Connection, Database
 
 _ENTER = """

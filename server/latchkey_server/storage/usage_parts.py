@@ -8,15 +8,15 @@ their label of now and subtracted where it is folded, so that a report follows t
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from latchkey_server.domain.day_parts import DayPart, day_parts
-from latchkey_server.domain.usage_report import Dimension, UsageFilter, UsageQuestion
+from latchkey_server.domain.reporting.day_parts import DayPart, day_parts
+from latchkey_server.domain.usage.report import UsageDimension, UsageFilter, UsageQuestion
 from latchkey_server.storage.retagged import Retagged, moved_keys
 from latchkey_server.storage.sql import Conditions, asked_labels
 from latchkey_server.storage.usage_columns import NAMES, SUMMED, TEXTS, each
 
 _BOTH_LABELS = "environment, folded_environment, api_id"
 
-_OF_KEYS = frozenset({Dimension.KEY, Dimension.MEMBER, Dimension.IDENTITY})
+_OF_KEYS = frozenset({UsageDimension.KEY, UsageDimension.MEMBER, UsageDimension.IDENTITY})
 
 
 def answered_by_label(question: UsageQuestion) -> bool:
@@ -29,7 +29,7 @@ def answered_by_label(question: UsageQuestion) -> bool:
 
 def asks_about_labels(question: UsageQuestion) -> bool:
     """Tell whether an answer depends on which label a key carries: else what moved is the same under either."""
-    return Dimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
+    return UsageDimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
 
 
 def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:

@@ -9,7 +9,7 @@ from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 
-from latchkey_server.domain.usage import UsageType
+from latchkey_server.domain.usage.event import UsageType
 from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.partitions import existing_days
 from latchkey_server.storage.usage_columns import NAMES, SUMMED, SUMS, TEXTS, each

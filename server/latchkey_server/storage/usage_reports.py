@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from latchkey_server.domain.usage_report import (
-    Dimension,
-    GroupValue,
+from latchkey_server.domain.usage.report import (
     Measure,
     Measures,
+    UsageDimension,
+    UsageGroupValue,
     UsageKey,
     UsageQuestion,
     UsageReport,
@@ -27,15 +27,15 @@ from latchkey_server.storage.usage_parts import (
 )
 
 _DIMENSIONS = {
-    Dimension.ENVIRONMENT: "environment",
-    Dimension.KEY: "key_id",
-    Dimension.MODEL: "model",
-    Dimension.MEMBER: "member",
-    Dimension.TASK: "task",
-    Dimension.IDENTITY: "coalesce(external_id, '')",
-    Dimension.API: "api_id",
+    UsageDimension.ENVIRONMENT: "environment",
+    UsageDimension.KEY: "key_id",
+    UsageDimension.MODEL: "model",
+    UsageDimension.MEMBER: "member",
+    UsageDimension.TASK: "task",
+    UsageDimension.IDENTITY: "coalesce(external_id, '')",
+    UsageDimension.API: "api_id",
 }
-_TEXTS = frozenset({Dimension.MODEL, Dimension.MEMBER, Dimension.TASK})
+_TEXTS = frozenset({UsageDimension.MODEL, UsageDimension.MEMBER, UsageDimension.TASK})
 """The dimensions that know an ``other``."""
 
 _ORDER = {
@@ -98,18 +98,18 @@ async def keys_told(connection: Connection, workspace_id: UUID, key_ids: Collect
 
 
 def _key_ids(question: UsageQuestion, rows: Sequence[Row]) -> set[UUID]:
-    if Dimension.KEY not in question.group_by:
+    if UsageDimension.KEY not in question.group_by:
         return set()
-    column = f"g{question.group_by.index(Dimension.KEY)}"
+    column = f"g{question.group_by.index(UsageDimension.KEY)}"
     return {row[column] for row in rows if not row["rest"]}
 
 
 def _row_of(row: Row, question: UsageQuestion, keys: dict[UUID, UsageKey]) -> UsageRow:
-    group: dict[Dimension, GroupValue] = {}
+    group: dict[UsageDimension, UsageGroupValue] = {}
     if not row["rest"]:
         for index, dimension in enumerate(question.group_by):
             value = row[f"g{index}"]
-            group[dimension] = keys[value] if dimension is Dimension.KEY else value
+            group[dimension] = keys[value] if dimension is UsageDimension.KEY else value
     beyond = bool(_TEXTS.intersection(question.group_by)) and bool(row["beyond"])
     return UsageRow(question.buckets[row["bucket"]], group, row["rest"], _measures_of(row), beyond)
 

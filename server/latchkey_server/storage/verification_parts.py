@@ -7,9 +7,9 @@ now and subtracted where they are folded, so that a report follows the label at 
 
 from collections.abc import Sequence
 
-from latchkey_server.domain.verification_counts import UNKNOWN
-from latchkey_server.domain.verification_labels import NO_API
-from latchkey_server.domain.verification_report import Dimension, VerificationFilter, VerificationQuestion
+from latchkey_server.domain.outcomes.by_label import NO_API
+from latchkey_server.domain.outcomes.counts import UNKNOWN
+from latchkey_server.domain.outcomes.report import VerificationDimension, VerificationFilter, VerificationQuestion
 from latchkey_server.storage.retagged import Retagged, moved_keys
 from latchkey_server.storage.sql import Conditions, asked_labels
 
@@ -23,12 +23,12 @@ def answered_by_label(question: VerificationQuestion) -> bool:
     """Tell whether the counts by label know all that a question asks about."""
     wanted = question.wanted
     # Unknown secrets are one key, and nothing but that tells them from a key that is not there.
-    return Dimension.KEY not in question.group_by and not (wanted.key_ids or wanted.unknown_secrets)
+    return VerificationDimension.KEY not in question.group_by and not (wanted.key_ids or wanted.unknown_secrets)
 
 
 def asks_about_labels(question: VerificationQuestion) -> bool:
     """Tell whether it matters under which label a key is counted."""
-    return Dimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
+    return VerificationDimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
 
 
 def part_by_key(question: VerificationQuestion, where: Conditions) -> str:

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from latchkey_server.domain.usage_report import UsageKey
-from latchkey_server.domain.verification_report import (
-    Dimension,
-    GroupValue,
+from latchkey_server.domain.outcomes.report import (
+    VerificationDimension,
+    VerificationGroupValue,
     VerificationQuestion,
+    VerificationReport,
     VerificationRow,
-    VerificationSums,
 )
+from latchkey_server.domain.usage.report import UsageKey
 from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.report_statement import Paging, paged, reading
 from latchkey_server.storage.retagged import retagged_keys
@@ -25,20 +25,20 @@ from latchkey_server.storage.verification_parts import (
 )
 
 _DIMENSIONS = {
-    Dimension.CODE: "code",
-    Dimension.ENVIRONMENT: "environment",
-    Dimension.KEY: "key_id",
-    Dimension.API: "api_id",
-    Dimension.CALLING_SERVICE: "management_key_id",
-    Dimension.MODEL: "model",
-    Dimension.TAG: "tag",
-    Dimension.PREFIX: "prefix",
+    VerificationDimension.CODE: "code",
+    VerificationDimension.ENVIRONMENT: "environment",
+    VerificationDimension.KEY: "key_id",
+    VerificationDimension.API: "api_id",
+    VerificationDimension.CALLING_SERVICE: "management_key_id",
+    VerificationDimension.MODEL: "model",
+    VerificationDimension.TAG: "tag",
+    VerificationDimension.PREFIX: "prefix",
 }
-_TEXTS = frozenset({Dimension.MODEL, Dimension.TAG, Dimension.PREFIX})
+_TEXTS = frozenset({VerificationDimension.MODEL, VerificationDimension.TAG, VerificationDimension.PREFIX})
 """The dimensions that know an ``other``."""
 
 
-async def report(connection: Connection, workspace_id: UUID, question: VerificationQuestion) -> VerificationSums:
+async def report(connection: Connection, workspace_id: UUID, question: VerificationQuestion) -> VerificationReport:
     """Return one page of a report and the total of the whole, in the snapshot of the open transaction."""
     where = Conditions("true", workspace_id)
     async with reading(connection):
@@ -46,7 +46,7 @@ async def report(connection: Connection, workspace_id: UUID, question: Verificat
         [total, *rows] = await connection.fetch(_statement(where, part, question), *where.arguments)
     shown = rows[: question.limit]
     keys = await keys_told(connection, workspace_id, _key_ids(question, shown))
-    return VerificationSums(
+    return VerificationReport(
         rows=[_row_of(row, question, keys) for row in shown],
         total=int(total["verifications"] or 0),
         as_of=total["as_of"],
@@ -77,17 +77,17 @@ def _statement(where: Conditions, part: str, question: VerificationQuestion) -> 
 
 
 def _key_ids(question: VerificationQuestion, rows: Sequence[Row]) -> set[UUID]:
-    if Dimension.KEY not in question.group_by:
+    if VerificationDimension.KEY not in question.group_by:
         return set()
-    column = f"g{question.group_by.index(Dimension.KEY)}"
+    column = f"g{question.group_by.index(VerificationDimension.KEY)}"
     return {row[column] for row in rows if not row["rest"] and row[column] is not None}
 
 
 def _row_of(row: Row, question: VerificationQuestion, keys: dict[UUID, UsageKey]) -> VerificationRow:
-    group: dict[Dimension, GroupValue] = {}
+    group: dict[VerificationDimension, VerificationGroupValue] = {}
     if not row["rest"]:
         for index, dimension in enumerate(question.group_by):
             value = row[f"g{index}"]
-            group[dimension] = keys.get(value) if dimension is Dimension.KEY else value
+            group[dimension] = keys.get(value) if dimension is VerificationDimension.KEY else value
     beyond = bool(_TEXTS.intersection(question.group_by)) and bool(row["beyond"])
     return VerificationRow(question.buckets[row["bucket"]], group, row["rest"], int(row["verifications"]), beyond)

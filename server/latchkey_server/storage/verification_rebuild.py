@@ -6,7 +6,7 @@ There must be no difference, since both change in one transaction; this is how t
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
-from latchkey_server.domain.verification_labels import NO_API
+from latchkey_server.domain.outcomes.by_label import NO_API
 from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.usage_fence import alone
 

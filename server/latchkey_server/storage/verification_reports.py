@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from latchkey_server.domain.combinations import KeyDay
-from latchkey_server.domain.verification_counts import Combination, CountRow
-from latchkey_server.domain.verification_labels import LabelCount
-from latchkey_server.domain.verification_report import VerificationQuestion, VerificationSums
+from latchkey_server.domain.outcomes.by_label import LabelCount
+from latchkey_server.domain.outcomes.counts import CountRow, VerificationCombination
+from latchkey_server.domain.outcomes.report import VerificationQuestion, VerificationReport
+from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.verification_queries import report
 
@@ -91,14 +91,16 @@ class VerificationReportRepository:
                 list(api_ids),
             )
 
-    async def combinations(self, workspace_id: UUID, places: Sequence[KeyDay]) -> Mapping[KeyDay, set[Combination]]:
+    async def combinations(
+        self, workspace_id: UUID, key_days: Sequence[KeyDay]
+    ) -> Mapping[KeyDay, set[VerificationCombination]]:
         rows = await self._connection.fetch(
-            _COMBINATIONS, workspace_id, [key_id for key_id, _ in places], [day for _, day in places]
+            _COMBINATIONS, workspace_id, [key_id for key_id, _ in key_days], [day for _, day in key_days]
         )
-        found: dict[KeyDay, set[Combination]] = {place: set() for place in places}
+        found: dict[KeyDay, set[VerificationCombination]] = {key_day: set() for key_day in key_days}
         for row in rows:
             key_id, day, *combination = row
-            found[key_id, day].add(Combination(*combination))
+            found[key_id, day].add(VerificationCombination(*combination))
         return found
 
     async def count(self, workspace_id: UUID, rows: Sequence[CountRow]) -> None:
@@ -112,5 +114,5 @@ class VerificationReportRepository:
             portion = rows[begin : begin + PORTION]
             await self._connection.execute(statement, workspace_id, *map(list, zip(*portion, strict=True)))
 
-    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationSums:
+    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationReport:
         return await report(self._connection, workspace_id, question)

@@ -7,13 +7,13 @@ from functools import partial
 from latchkey.v1 import admin_service_pb2 as pb
 from latchkey.v1 import admin_service_pb2_grpc
 from latchkey_server.domain import errors, ids
-from latchkey_server.domain.apis import Apis
-from latchkey_server.domain.audit_log import AuditLog
-from latchkey_server.domain.identities import Identities, IdentityFields, Name
-from latchkey_server.domain.management_keys import ManagementKeyFields, ManagementKeys
+from latchkey_server.domain.access.management_keys import ManagementKeyFields, ManagementKeys
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
+from latchkey_server.domain.tenants.apis import Apis
+from latchkey_server.domain.tenants.audit_log import AuditLog
+from latchkey_server.domain.tenants.identities import Identities, IdentityFields, Name
+from latchkey_server.domain.tenants.workspaces import WorkspaceFields, Workspaces
 from latchkey_server.domain.validation import Violations, check_storable
-from latchkey_server.domain.workspaces import WorkspaceFields, Workspaces
 from latchkey_server.transport.answers import fitting_page
 from latchkey_server.transport.call import binding, caller, origin
 from latchkey_server.transport.convert_admin import (

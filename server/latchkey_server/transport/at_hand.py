@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from latchkey_server.domain.access import Caller
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Instant, confirmed
-from latchkey_server.domain.ports import Clock, RecordSource
+from latchkey_server.domain.model import Caller
+from latchkey_server.domain.outcomes.counts import Tally
+from latchkey_server.domain.outcomes.notes import VerificationNotes, minute_of, place_of
 from latchkey_server.domain.sha256 import sha256
-from latchkey_server.domain.verification import Code, Question, Record
-from latchkey_server.domain.verification_counts import Tally
-from latchkey_server.domain.verification_notes import VerificationNotes, minute_of, place_of
-from latchkey_server.domain.verify import decide
+from latchkey_server.domain.store import Clock
+from latchkey_server.domain.verify.decide import decide
+from latchkey_server.domain.verify.model import Code, Question, Record
+from latchkey_server.domain.verify.ports import RecordSource
 from latchkey_server.observability import Count, Metrics
 from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.read_verify import KEY_TAG, ONE_BYTE_LENGTH, remembered
@@ -88,7 +89,7 @@ class AtHand:
         tick: float = 0.0,
     ) -> None:
         """``tick`` is for how many seconds decisions share one look at the clock, and say its time."""
-        self._kept = source.kept
+        self._kept = source.cached
         self._notes = notes
         self._begin_tally = notes.counter.begin
         self._verdicts = metrics.verdicts

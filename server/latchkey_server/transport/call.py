@@ -9,7 +9,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from latchkey_server.domain import errors
-from latchkey_server.domain.access import Caller
+from latchkey_server.domain.model import Caller
 from latchkey_server.domain.mutations import Origin
 from latchkey_server.domain.validation import Violations, check_token
 

@@ -11,12 +11,12 @@ from latchkey.v1 import (
     workspace_pb2,
 )
 from latchkey_server.domain import ids
-from latchkey_server.domain.identities import IdentityFields
-from latchkey_server.domain.management_keys import API_IDS_MAX, ManagementKeyFields, ManagementKeyView
+from latchkey_server.domain.access.management_keys import API_IDS_MAX, ManagementKeyFields, ManagementKeyView
 from latchkey_server.domain.model import Api, AuditEvent, Identity, Role, Workspace, WorkspaceSettings, etag_of
-from latchkey_server.domain.ports import AuditFilter
+from latchkey_server.domain.store import AuditFilter
+from latchkey_server.domain.tenants.identities import IdentityFields
+from latchkey_server.domain.tenants.workspaces import WorkspaceFields
 from latchkey_server.domain.validation import Violations, check_storable
-from latchkey_server.domain.workspaces import WorkspaceFields
 from latchkey_server.transport.convert_key import (
     ratelimit_messages,
     read_ratelimits,

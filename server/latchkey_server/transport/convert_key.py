@@ -7,8 +7,9 @@ from uuid import UUID
 
 from latchkey.v1 import environment_pb2, key_pb2, key_service_pb2, ratelimit_pb2
 from latchkey_server.domain import ids
-from latchkey_server.domain.key_fields import ENTRIES_MAX
-from latchkey_server.domain.key_maker import KeyDraft
+from latchkey_server.domain.keys.fields import ENTRIES_MAX
+from latchkey_server.domain.keys.maker import KeyDraft
+from latchkey_server.domain.keys.ports import KeyFilter
 from latchkey_server.domain.model import (
     CreditRefill,
     Credits,
@@ -28,7 +29,6 @@ from latchkey_server.domain.model import (
     SpendState,
     etag_of,
 )
-from latchkey_server.domain.ports import KeyFilter
 from latchkey_server.domain.validation import RATELIMITS_MAX, Violations, check_environment, check_storable, counted
 from latchkey_server.transport.wire import (
     duration,

@@ -5,17 +5,17 @@ from uuid import UUID
 
 from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain import ids
-from latchkey_server.domain.buckets import Width
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.usage import ItemResult, Outcome, UsageEvent, UsageType
-from latchkey_server.domain.usage_outcomes import Item
-from latchkey_server.domain.usage_query import VALUES_MAX, UsageAsk
-from latchkey_server.domain.usage_report import (
-    Dimension,
-    GroupValue,
+from latchkey_server.domain.reporting.buckets import Width
+from latchkey_server.domain.usage.event import ItemResult, Outcome, UsageEvent, UsageType
+from latchkey_server.domain.usage.outcomes import ReportedItem
+from latchkey_server.domain.usage.query import VALUES_MAX, UsageAsk
+from latchkey_server.domain.usage.report import (
     Measure,
     Measures,
+    UsageDimension,
     UsageFilter,
+    UsageGroupValue,
     UsageKey,
     UsageRecord,
     UsageRow,
@@ -35,7 +35,7 @@ from latchkey_server.transport.wire import (
 )
 
 
-def read_event(message: usage_pb2.UsageEvent) -> Item:
+def read_event(message: usage_pb2.UsageEvent) -> ReportedItem:
     """Return the event that a message holds, or what is wrong with it."""
     found = Violations("event")
     event = UsageEvent(
@@ -81,13 +81,15 @@ def result_message(result: ItemResult) -> usage_service_pb2.UsageEventResult:
 def read_ask(request: usage_service_pb2.QueryUsageRequest) -> UsageAsk:
     """Return the report that a request asks for; raises InvalidField."""
     found = Violations()
-    grouped = counted(found, "group_by", request.group_by, len(Dimension))
+    grouped = counted(found, "group_by", request.group_by, len(UsageDimension))
     ask = UsageAsk(
         start=required_time(found, "start_time", request, "start_time"),
         end=required_time(found, "end_time", request, "end_time"),
         width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
         zone=request.time_zone,
-        group_by=tuple(read_enum(found, f"group_by[{index}]", Dimension, value) for index, value in enumerate(grouped)),
+        group_by=tuple(
+            read_enum(found, f"group_by[{index}]", UsageDimension, value) for index, value in enumerate(grouped)
+        ),
         wanted=read_filter(request.filter, found),
         top=request.top,
         order_by=read_enum(found, "order_by", Measure, request.order_by, Measure.SPEND),
@@ -167,24 +169,24 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
     )
 
 
-def _group_message(group: Mapping[Dimension, GroupValue], beyond: bool) -> usage_pb2.UsageGroup:
+def _group_message(group: Mapping[UsageDimension, UsageGroupValue], beyond: bool) -> usage_pb2.UsageGroup:
     message = usage_pb2.UsageGroup(other=beyond)
     for dimension, value in group.items():
         match dimension, value:
-            case Dimension.ENVIRONMENT, str():
+            case UsageDimension.ENVIRONMENT, str():
                 message.environment = value
                 message.unlabeled = not value
-            case Dimension.KEY, UsageKey():
+            case UsageDimension.KEY, UsageKey():
                 message.key.CopyFrom(key_message(value))
-            case Dimension.API, UUID():
+            case UsageDimension.API, UUID():
                 message.api_id = ids.format_id(ids.API, value)
-            case Dimension.IDENTITY, str():
+            case UsageDimension.IDENTITY, str():
                 message.external_id = value
-            case Dimension.MODEL, str():
+            case UsageDimension.MODEL, str():
                 message.model = value
-            case Dimension.MEMBER, str():
+            case UsageDimension.MEMBER, str():
                 message.member = value
-            case Dimension.TASK, str():
+            case UsageDimension.TASK, str():
                 message.task = value
             case _:
                 raise TypeError(dimension)

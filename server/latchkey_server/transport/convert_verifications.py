@@ -5,14 +5,19 @@ from uuid import UUID
 
 from latchkey.v1 import usage_service_pb2, verification_pb2
 from latchkey_server.domain import ids
-from latchkey_server.domain.buckets import Width
-from latchkey_server.domain.usage_query import VALUES_MAX
-from latchkey_server.domain.usage_report import UsageKey
+from latchkey_server.domain.outcomes.counts import UNKNOWN
+from latchkey_server.domain.outcomes.query import VerificationAsk
+from latchkey_server.domain.outcomes.report import (
+    VerificationDimension,
+    VerificationFilter,
+    VerificationGroupValue,
+    VerificationRow,
+)
+from latchkey_server.domain.reporting.buckets import Width
+from latchkey_server.domain.usage.query import VALUES_MAX
+from latchkey_server.domain.usage.report import UsageKey
 from latchkey_server.domain.validation import Violations, counted
-from latchkey_server.domain.verification import Code
-from latchkey_server.domain.verification_counts import UNKNOWN
-from latchkey_server.domain.verification_query import VerificationAsk
-from latchkey_server.domain.verification_report import Dimension, GroupValue, VerificationFilter, VerificationRow
+from latchkey_server.domain.verify.model import Code
 from latchkey_server.transport.convert_key import read_labels
 from latchkey_server.transport.convert_usage import key_message, read_texts
 from latchkey_server.transport.wire import read_enum, read_ids, required_time, timestamp
@@ -21,13 +26,15 @@ from latchkey_server.transport.wire import read_enum, read_ids, required_time, t
 def read_verification_ask(request: usage_service_pb2.QueryVerificationsRequest) -> VerificationAsk:
     """Return the report that a request asks for; raises InvalidField."""
     found = Violations()
-    grouped = counted(found, "group_by", request.group_by, len(Dimension))
+    grouped = counted(found, "group_by", request.group_by, len(VerificationDimension))
     ask = VerificationAsk(
         start=required_time(found, "start_time", request, "start_time"),
         end=required_time(found, "end_time", request, "end_time"),
         width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
         zone=request.time_zone,
-        group_by=tuple(read_enum(found, f"group_by[{index}]", Dimension, value) for index, value in enumerate(grouped)),
+        group_by=tuple(
+            read_enum(found, f"group_by[{index}]", VerificationDimension, value) for index, value in enumerate(grouped)
+        ),
         wanted=_read_filter(request.filter, found),
         top=request.top,
     )
@@ -64,28 +71,30 @@ def verification_row_message(row: VerificationRow) -> usage_service_pb2.Verifica
     )
 
 
-def _group_message(group: Mapping[Dimension, GroupValue], beyond: bool) -> usage_service_pb2.VerificationGroup:
+def _group_message(
+    group: Mapping[VerificationDimension, VerificationGroupValue], beyond: bool
+) -> usage_service_pb2.VerificationGroup:
     message = usage_service_pb2.VerificationGroup(other=beyond)
     for dimension, value in group.items():
         match dimension, value:
-            case Dimension.CODE, int():
+            case VerificationDimension.CODE, int():
                 message.code = verification_pb2.VerifyCode.ValueType(value)
-            case Dimension.ENVIRONMENT, str():
+            case VerificationDimension.ENVIRONMENT, str():
                 message.environment = value
                 message.unlabeled = not value
-            case Dimension.KEY, UsageKey():
+            case VerificationDimension.KEY, UsageKey():
                 message.key.CopyFrom(key_message(value))
-            case Dimension.API, UUID():
+            case VerificationDimension.API, UUID():
                 message.api_id = ids.format_id(ids.API, value)
-            case Dimension.CALLING_SERVICE, UUID() if value != UNKNOWN:
+            case VerificationDimension.CALLING_SERVICE, UUID() if value != UNKNOWN:
                 message.calling_service_id = ids.format_id(ids.MANAGEMENT_KEY, value)
-            case Dimension.MODEL, str():
+            case VerificationDimension.MODEL, str():
                 message.model = value
-            case Dimension.TAG, str():
+            case VerificationDimension.TAG, str():
                 message.tag = value
-            case Dimension.PREFIX, str():
+            case VerificationDimension.PREFIX, str():
                 message.prefix = value
-            case (_, None) | (Dimension.CALLING_SERVICE, _):
+            case (_, None) | (VerificationDimension.CALLING_SERVICE, _):
                 pass
             case _:
                 raise TypeError(dimension)

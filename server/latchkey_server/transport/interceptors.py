@@ -17,13 +17,14 @@ from lru import LRU
 
 from latchkey.rules import secret_sha256
 from latchkey_server.domain import errors
-from latchkey_server.domain.access import require_role
-from latchkey_server.domain.credentials import Credential, accept, bearer_secret
+from latchkey_server.domain.access.credentials import Credential, accept, bearer_secret
+from latchkey_server.domain.access.roles import require_role
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import HARD_BOUND, Instant, confirmed
 from latchkey_server.domain.ids import MANAGEMENT_KEY, format_id
-from latchkey_server.domain.ports import Clock, RecordSource
+from latchkey_server.domain.store import Clock
 from latchkey_server.domain.validation import TOKEN
+from latchkey_server.domain.verify.ports import RecordSource
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.call import Call, current_call
 from latchkey_server.transport.stack import Context, Stream, Unary, current_metadata
@@ -192,7 +193,7 @@ class Authentication:
         default_seconds: float,
     ) -> None:
         self._source = source
-        self._kept = source.kept_credential
+        self._kept = source.cached_credential
         self._clock = clock
         self._instant = instant
         self._readiness = readiness
@@ -296,7 +297,9 @@ class Deadline:
             except TimeoutError:
                 if looks_up or self._lost():
                     raise errors.DatabaseUnavailable from None
-                raise errors.Deadline("The call was not finished in its time; ask for less or allow more.") from None
+                raise errors.DeadlineExceeded(
+                    "The call was not finished in its time; ask for less or allow more."
+                ) from None
 
         return handle
 

@@ -7,8 +7,8 @@ from latchkey.v1 import environment_pb2, key_service_pb2_grpc
 from latchkey.v1 import key_service_pb2 as pb
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.key_import import ITEMS_MAX, ImportItem, KeyImport
-from latchkey_server.domain.keys import Adjustment, Keys
+from latchkey_server.domain.keys.commands import Adjustment, Keys
+from latchkey_server.domain.keys.importing import ITEMS_MAX, ImportItem, KeyImport
 from latchkey_server.domain.model import KeyFields
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.validation import Violations, require_number

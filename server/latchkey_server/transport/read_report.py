@@ -4,26 +4,26 @@ from uuid import UUID
 
 from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import ids
-from latchkey_server.domain.validation import Violations, require_number
-from latchkey_server.domain.verification import Code
-from latchkey_server.domain.verification_reports import (
+from latchkey_server.domain.outcomes.client_reports import (
     COUNTS_MAX,
     USES_MAX,
+    ClientReport,
     KeyUse,
     OutcomeCount,
-    VerificationReport,
 )
+from latchkey_server.domain.validation import Violations, require_number
+from latchkey_server.domain.verify.model import Code
 from latchkey_server.transport.wire import read_enum, read_id, required_time
 
 
-def read_report(request: pb.ReportVerificationsRequest) -> VerificationReport:
+def read_report(request: pb.ReportVerificationsRequest) -> ClientReport:
     """Return what a report says; raises InvalidField for what can't be read."""
     if request.counts:
         require_number("counts", len(request.counts), COUNTS_MAX)
     if request.last_used:
         require_number("last_used", len(request.last_used), USES_MAX)
     found = Violations()
-    report = VerificationReport(
+    report = ClientReport(
         client_id=request.client_id,
         sequence=request.sequence,
         counts=tuple(_count(found, f"counts[{at}]", count) for at, count in enumerate(request.counts)),

@@ -10,14 +10,15 @@ from google.protobuf.message import DecodeError
 
 from latchkey.rules import secret_sha256
 from latchkey.v1 import verify_service_pb2 as pb
-from latchkey_server.domain import errors, ids, questions
+from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.model import Revision
-from latchkey_server.domain.questions import GROUPS_MAX, RATELIMITS_MAX, TAGS_MAX
+from latchkey_server.domain.outcomes.counts import shown_prefix
 from latchkey_server.domain.validation import Violations, counted
-from latchkey_server.domain.verification import Question, RateLimitCost
-from latchkey_server.domain.verification_counts import shown_prefix
-from latchkey_server.domain.verifier import Asked, Item
+from latchkey_server.domain.verify import request as questions
+from latchkey_server.domain.verify.command import Asked, VerifyItem
+from latchkey_server.domain.verify.model import Question, RateLimitCost
+from latchkey_server.domain.verify.request import GROUPS_MAX, RATELIMITS_MAX, TAGS_MAX
 from latchkey_server.transport.wire import read_duration, read_id, read_money
 
 KEY_TAG: Final = 0x0A
@@ -30,7 +31,7 @@ remembered = _remembered.get
 """Return the question that the bytes behind a secret ask, or None if they are not known."""
 
 
-def read_item(raw: bytes) -> Item:
+def read_item(raw: bytes) -> VerifyItem:
     """Return what a serialised VerifyRequest asks, or what is wrong with it."""
     try:
         return _read(raw)

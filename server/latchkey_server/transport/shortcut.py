@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 
 from latchkey.rules import secret_sha256
-from latchkey_server.domain.access import Caller
-from latchkey_server.domain.credentials import Credential, bearer_text
+from latchkey_server.domain.access.credentials import Credential, bearer_text
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Instant
-from latchkey_server.domain.verifier import ITEMS_MAX
+from latchkey_server.domain.model import Caller
+from latchkey_server.domain.verify.command import ITEMS_MAX
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.interceptors import Authentication, call_ids

@@ -2,14 +2,14 @@
 
 from latchkey.v1 import usage_service_pb2 as pb
 from latchkey.v1 import usage_service_pb2_grpc
+from latchkey_server.domain.outcomes.query import VerificationQueries
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
-from latchkey_server.domain.ports import Clock
-from latchkey_server.domain.usage import UsageType
-from latchkey_server.domain.usage_query import DEFAULT_ROWS, MAX_ROWS, UsageQueries, default_range
-from latchkey_server.domain.usage_recorder import EVENTS_MAX, UsageRecorder
-from latchkey_server.domain.usage_report import EventPage
+from latchkey_server.domain.store import Clock
+from latchkey_server.domain.usage.event import UsageType
+from latchkey_server.domain.usage.query import DEFAULT_ROWS, MAX_ROWS, UsageQueries, default_range
+from latchkey_server.domain.usage.recorder import EVENTS_MAX, UsageRecorder
+from latchkey_server.domain.usage.report import EventPage
 from latchkey_server.domain.validation import Violations, counted, require_number
-from latchkey_server.domain.verification_query import VerificationQueries
 from latchkey_server.transport.answers import fitting, fitting_page
 from latchkey_server.transport.call import binding, caller
 from latchkey_server.transport.convert_usage import (

@@ -10,9 +10,10 @@ from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import Instant
-from latchkey_server.domain.verification_reports import VerificationReports
-from latchkey_server.domain.verifier import ITEMS_MAX, Answer, Item, Verifier, require_count
-from latchkey_server.domain.watching import Followed, Watchers
+from latchkey_server.domain.outcomes.client_reports import ClientReports
+from latchkey_server.domain.verify.command import ITEMS_MAX, Verifier, VerifyAnswer, VerifyItem, require_count
+from latchkey_server.domain.verify.ports import Feed
+from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.at_hand import AtHand
 from latchkey_server.transport.call import caller
@@ -57,7 +58,7 @@ class Verifications:
         self._note(items[: len(results)], answers[: len(results)])
         return filled(results, len(items))
 
-    def _note(self, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+    def _note(self, items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> None:
         self._verifier.note(caller(), items, answers)
         for answer in answers:
             if not isinstance(answer, LatchkeyError):
@@ -70,9 +71,9 @@ class VerifyServicer:
     def __init__(
         self,
         verifications: Verifications,
-        reports: VerificationReports,
+        reports: ClientReports,
         watchers: Watchers,
-        followed: Followed,
+        followed: Feed,
         instant: Callable[[], Instant],
     ) -> None:
         self._verifications = verifications

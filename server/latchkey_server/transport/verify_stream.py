@@ -121,7 +121,7 @@ class VerifyFrames:
                 await recheck()
                 answer = write_frame(frame.frame_id, await self._verify(frame.items))
         except TimeoutError:
-            answer = _refused(frame, errors.Deadline("The frame was not answered in its time; ask again."))
+            answer = _refused(frame, errors.DeadlineExceeded("The frame was not answered in its time; ask again."))
         except (errors.Unavailable, errors.InvalidField) as error:
             answer = _refused(frame, error)
         await self._write(answer)

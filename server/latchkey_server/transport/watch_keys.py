@@ -10,11 +10,12 @@ import grpc
 
 from latchkey.v1 import verify_service_pb2 as pb
 from latchkey_server.domain import errors, ids
-from latchkey_server.domain.access import Caller
 from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.ids import format_id
-from latchkey_server.domain.model import ChangeKind, Revision
-from latchkey_server.domain.watching import Applied, Echo, Event, Followed, Reset, Watch, Watchers, visible
+from latchkey_server.domain.model import Caller, ChangeKind, Revision
+from latchkey_server.domain.verify.model import AppliedChange
+from latchkey_server.domain.verify.ports import Feed
+from latchkey_server.domain.verify.watching import Echo, Event, Reset, Watch, Watchers, visible
 from latchkey_server.transport.call import caller, recheck
 from latchkey_server.transport.stack import Context, write
 from latchkey_server.transport.wire import duration, revision
@@ -36,7 +37,7 @@ _KINDS: Final = {
 class KeyWatch:
     """One client's watch."""
 
-    def __init__(self, context: Context, followed: Followed, instant: Callable[[], Instant]) -> None:
+    def __init__(self, context: Context, followed: Feed, instant: Callable[[], Instant]) -> None:
         self._context = context
         self._followed = followed
         self._instant = instant
@@ -127,7 +128,7 @@ class KeyWatch:
 
     def _message(self, event: Event) -> pb.WatchKeysResponse:
         match event:
-            case Applied():
+            case AppliedChange():
                 self._seen = event.revision
                 return pb.WatchKeysResponse(change=_change(event), cursor=self._cursor())
             case Echo():
@@ -156,7 +157,7 @@ def _binding(watcher: Caller) -> str:
     return f"{format_id(ids.WORKSPACE, watcher.workspace_id)}.{everything}"
 
 
-def _change(applied: Applied) -> pb.WatchChange:
+def _change(applied: AppliedChange) -> pb.WatchChange:
     kind, prefix = _KINDS[applied.change.kind]
     seen = Revision(applied.workspace_id, applied.revision)
     return pb.WatchChange(kind=kind, target_id=format_id(prefix, applied.change.target_id), revision=revision(seen))

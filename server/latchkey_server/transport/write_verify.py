@@ -17,8 +17,8 @@ from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import History
 from latchkey_server.domain.model import Revision
-from latchkey_server.domain.verification import Code, Degradation, Record, Verdict
-from latchkey_server.domain.verifier import Answer, Item
+from latchkey_server.domain.verify.command import VerifyAnswer, VerifyItem
+from latchkey_server.domain.verify.model import Code, Degradation, Record, Verdict
 from latchkey_server.transport.answers import ANSWER_MAX
 from latchkey_server.transport.convert_key import model_limits_message, spend_message
 from latchkey_server.transport.status import status_of
@@ -91,7 +91,7 @@ def lasting_bytes(verdict: Verdict, record: Record, omit_metadata: bool, *, keep
     return _HEADS[verdict.code] + _common(record, omit_metadata, keep) + _cacheable(verdict.cacheable_for)
 
 
-def fitting(items: Sequence[Item], answers: Sequence[Answer]) -> list[bytes]:
+def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> list[bytes]:
     """Return VerifyResults, in order, as long as there is room for them and for saying that the rest has none."""
     results: list[bytes] = []
     room, decided_time, decided = ANSWER_MAX - len(items) * _FULL_BYTES, None, b""

@@ -1,0 +1,1 @@
+"""API keys: what KeyService does (spec §3)."""

@@ -1,0 +1,167 @@
+"""ReportVerifications: what client caches decided by themselves, taken once by client and sequence (spec §4)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from latchkey_server.domain.model import Caller
+from latchkey_server.domain.outcomes.counts import MODEL_MAX, UNKNOWN, CountRow
+from latchkey_server.domain.outcomes.ports import Transaction
+from latchkey_server.domain.outcomes.recorder import Noted, VerificationRecorder
+from latchkey_server.domain.reporting.buckets import EARLIEST, QUARTER, quarter_of
+from latchkey_server.domain.store import Clock, Store
+from latchkey_server.domain.usage.rollups import KeyFacts
+from latchkey_server.domain.validation import UNITS_MAX, Violations, check_range, check_text, check_token
+from latchkey_server.domain.verify.model import Code
+from latchkey_server.domain.verify.request import TAG_MAX
+
+COUNTS_MAX = 10_000
+USES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCount:
+    """How many equal outcomes there were in a quarter of an hour; ``workspace_id`` is None for the caller's own."""
+
+    quarter_time: datetime
+    key_id: UUID
+    workspace_id: UUID | None
+    code: Code
+    model: str
+    tag: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """When a key was last used; ``workspace_id`` is None for the caller's own workspace."""
+
+    key_id: UUID
+    workspace_id: UUID | None
+    used_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReport:
+    """One report of one client."""
+
+    client_id: str
+    sequence: int
+    counts: tuple[OutcomeCount, ...]
+    uses: tuple[KeyUse, ...]
+
+
+_ByWorkspace = Mapping[UUID, Sequence[OutcomeCount]]
+
+
+class ClientReports:
+    """Takes reports; ``accepted`` is how far back their quarters may lie."""
+
+    def __init__(
+        self, store: Store[Transaction], recorder: VerificationRecorder, clock: Clock, accepted: timedelta
+    ) -> None:
+        self._store = store
+        self._recorder = recorder
+        self._clock = clock
+        self._accepted = accepted
+
+    async def take(self, caller: Caller, report: ClientReport) -> bool:
+        """Record a report and tell whether it had been recorded before; raises InvalidField."""
+        now = self._clock()
+        _check(report)
+        uses, counts = _uses(caller, report.uses, now), _counts(caller, report.counts, now - self._accepted, now)
+        keys = await self._keys(counts)
+        noted = [
+            Noted(
+                workspace_id,
+                _rows(caller, counts.get(workspace_id, ()), keys.get(workspace_id, {})),
+                uses.get(workspace_id, {}),
+                caller.api_ids,
+            )
+            for workspace_id in sorted(uses.keys() | counts.keys())
+        ]
+        # Each workspace by itself, so that none fails another's; an empty report is the caller's own.
+        told = noted or [Noted(caller.workspace_id)]
+        return all([await self._recorder.record(report.client_id, report.sequence, part) for part in told])
+
+    async def _keys(self, counts: _ByWorkspace) -> Mapping[UUID, Mapping[UUID, KeyFacts]]:
+        """Return what there is to know of the keys that are told of."""
+        if not counts:
+            return {}
+
+        async def work(tx: Transaction) -> Mapping[UUID, Mapping[UUID, KeyFacts]]:
+            return {
+                workspace_id: await tx.usage.keys(workspace_id, sorted({count.key_id for count in told}))
+                for workspace_id, told in counts.items()
+            }
+
+        return await self._store.read(work)
+
+
+def _check(report: ClientReport) -> None:
+    found = Violations()
+    check_token(found, "client_id", report.client_id, required=True)
+    check_range(found, "sequence", report.sequence, 1, 2**63 - 1)
+    for index, count in enumerate(report.counts):
+        check_range(found, f"counts[{index}].count", count.count, 1, UNITS_MAX)
+        check_text(found, f"counts[{index}].model", count.model, MODEL_MAX)
+        check_text(found, f"counts[{index}].tag", count.tag, TAG_MAX)
+        if (count.quarter_time - EARLIEST) % QUARTER:
+            found.add(f"counts[{index}].quarter_time", "must be on a quarter of an hour")
+    found.check()
+
+
+def _told_as(caller: Caller, count: OutcomeCount) -> UUID:
+    """Return the calling service that a count is for; root's own keys are nobody's business in another workspace."""
+    return caller.management_key_id if count.workspace_id in (None, caller.workspace_id) else UNKNOWN
+
+
+def _uses(caller: Caller, uses: Sequence[KeyUse], now: datetime) -> Mapping[UUID, Mapping[UUID, datetime]]:
+    """Return the uses by workspace, those that the caller may tell of; none lies ahead of now."""
+    found: dict[UUID, dict[UUID, datetime]] = {}
+    for use in uses:
+        workspace_id = use.workspace_id or caller.workspace_id
+        if caller.all_workspaces or workspace_id == caller.workspace_id:
+            minute = min(use.used_time, now).replace(second=0, microsecond=0)
+            of_workspace = found.setdefault(workspace_id, {})
+            of_workspace[use.key_id] = max(minute, of_workspace.get(use.key_id, minute))
+    return found
+
+
+def _counts(caller: Caller, counts: Sequence[OutcomeCount], earliest: datetime, now: datetime) -> _ByWorkspace:
+    """Return the counts by workspace, those that the caller may tell of.
+
+    None lies ahead of now, for a client's clock may; those from before ``earliest`` are passed over.
+    """
+    latest = quarter_of(now)
+    found: dict[UUID, list[OutcomeCount]] = {}
+    for count in counts:
+        workspace_id = count.workspace_id or caller.workspace_id
+        told = caller.all_workspaces or workspace_id == caller.workspace_id
+        if told and count.quarter_time >= earliest:
+            quarter = min(count.quarter_time, latest)
+            found.setdefault(workspace_id, []).append(replace(count, quarter_time=quarter))
+    return found
+
+
+def _rows(caller: Caller, counts: Sequence[OutcomeCount], keys: Mapping[UUID, KeyFacts]) -> list[CountRow]:
+    """Return the counts of keys that exist and that the caller's binding covers; others are passed over."""
+    return [
+        CountRow(
+            quarter=count.quarter_time,
+            key_id=count.key_id,
+            code=count.code,
+            management_key_id=caller.management_key_id
+            if count.workspace_id in (None, caller.workspace_id)
+            else UNKNOWN,
+            model=count.model,
+            tag=count.tag,
+            tagged=bool(count.tag),
+            prefix="",
+            other=False,
+            verifications=count.count,
+        )
+        for count in counts
+        if (facts := keys.get(count.key_id)) is not None and caller.covers_api(facts.api_id)
+    ]

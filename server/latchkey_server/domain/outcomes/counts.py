@@ -1,0 +1,217 @@
+"""Verifications counted by outcome: in memory, by what equal ones have in common, until they are flushed (spec §5).
+
+Counts are at most once: what a killed process has not flushed is lost, and a flush that is repeated counts once.
+"""
+
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from latchkey_server.domain.reporting.buckets import EARLIEST, QUARTER, quarter_of
+from latchkey_server.domain.secret import well_formed
+from latchkey_server.domain.usage.combinations import KeyDay
+from latchkey_server.domain.verify.model import Code
+
+PLACES_MAX, TEXTS_MAX = 200_000, 20_000
+"""Different outcomes that a process holds between two flushes, in all, and with their free text of one workspace."""
+
+BEGUN_MAX = 10_000
+"""Tallies that count at the same time before they are gathered."""
+
+MODEL_MAX = 128
+_WORD = re.compile(r"([A-Za-z]{1,8})[_-]")
+UNKNOWN: Final = UUID(int=0)
+"""Stands for the key of a secret that no key has."""
+
+
+class CountKey(NamedTuple):
+    """What equal verifications have in common; ``key_id`` is UNKNOWN for a secret that no key has."""
+
+    workspace_id: UUID
+    key_id: UUID
+    code: Code
+    management_key_id: UUID
+    """The calling service."""
+    model: str = ""
+    tags: tuple[str, ...] = ()
+    prefix: str = ""
+    """What an unknown secret began with."""
+    other: bool = False
+    """Whether model, tags and prefix were too many to keep."""
+
+
+class VerificationCombination(NamedTuple):
+    """The free text that counts of a key and day keep apart."""
+
+    management_key_id: UUID
+    model: str
+    tag: str
+    prefix: str
+
+
+class CountRow(NamedTuple):
+    """How many verifications of a quarter of an hour were alike.
+
+    Every verification is in one row that is not ``tagged``, and in one more for each of its tags. ``other`` marks what
+    is beyond the combinations kept apart; model, tag and prefix are then empty.
+    """
+
+    quarter: datetime
+    key_id: UUID
+    code: Code
+    management_key_id: UUID
+    model: str
+    tag: str
+    tagged: bool
+    prefix: str
+    other: bool
+    verifications: int = 0
+
+
+class Tally:
+    """Counts verifications that get the same answer again and again, in one number."""
+
+    __slots__ = ("place", "value")
+
+    def __init__(self, place: CountKey) -> None:
+        self.place = place
+        self.value = 0
+
+
+Counts = Mapping[tuple[datetime, CountKey], int]
+"""How many verifications there were, by quarter of an hour and what they have in common."""
+
+
+class VerificationCounter:
+    """Counts between two flushes; never fails and never waits.
+
+    Bounded by workspace and in all: of a workspace with too many different outcomes the free text is left out, and what
+    is then still too much is dropped.
+    """
+
+    def __init__(self, most: int = PLACES_MAX, texts_most: int = TEXTS_MAX) -> None:
+        self._most = most
+        self._texts_most = texts_most
+        self._places = 0
+        self._quarter = self._quarter_end = EARLIEST
+        self._counts: dict[UUID, dict[tuple[datetime, CountKey], int]] = {}
+        self._begun: list[Tally] = []
+        self.dropped = 0
+
+    def count(self, place: CountKey, now: datetime) -> None:
+        """Count a verification."""
+        self.look(now)
+        self._add(place, 1)
+
+    def begin(self, tally: Tally) -> None:
+        """Take notice of a tally that was zero and begins to count; it counts in the quarter of the last ``look``."""
+        if len(self._begun) >= BEGUN_MAX:
+            self._gather()
+        self._begun.append(tally)
+
+    def look(self, now: datetime) -> None:
+        """Find out which quarter of an hour it is."""
+        if not self._quarter <= now < self._quarter_end:
+            self._gather()
+            self._quarter = quarter_of(now)
+            self._quarter_end = self._quarter + QUARTER
+
+    def take(self, but: Container[UUID] = ()) -> dict[UUID, Counts]:
+        """Return what was counted since the last time, by workspace, of all ``but`` some."""
+        self._gather()
+        taken = {workspace_id: counts for workspace_id, counts in self._counts.items() if workspace_id not in but}
+        for workspace_id, counts in taken.items():
+            del self._counts[workspace_id]
+            self._places -= len(counts)
+        return dict(taken)
+
+    def _gather(self) -> None:
+        begun, self._begun = self._begun, []
+        for tally in begun:
+            self._add(tally.place, tally.value)
+            tally.value = 0
+
+    def _add(self, place: CountKey, number: int) -> None:
+        counts = self._counts.get(place.workspace_id)
+        if counts is None:
+            counts = self._counts[place.workspace_id] = {}
+        at = (self._quarter, place)
+        counted = counts.get(at)
+        if counted is None and len(counts) >= self._texts_most:
+            at = (self._quarter, place._replace(model="", tags=(), prefix="", other=True))
+            counted = counts.get(at)
+        if counted is None:
+            if self._places >= self._most:
+                self.dropped += number
+                return
+            self._places += 1
+        counts[at] = (counted or 0) + number
+
+
+def counted_model(model: str | None) -> str:
+    """Return a model as it is counted: nothing where it is not sent, or is no text to keep."""
+    return model if model and len(model) <= MODEL_MAX and model.isprintable() else ""
+
+
+def shown_prefix(secret: str) -> str:
+    """Return what may be told of an unknown secret, which may be good elsewhere.
+
+    The whole prefix of one that is whole by our own form; else what stands before the first `_` or `-`, if that is a
+    short word.
+    """
+    if well_formed(secret):
+        return secret.rpartition("_")[0]
+    word = _WORD.match(secret)
+    return word[1] if word else ""
+
+
+def rows_of(counts: Counts) -> list[CountRow]:
+    """Return counts as rows, nothing folded yet."""
+    rows = []
+    for (quarter, place), count in counts.items():
+        _, key_id, code, caller, model, tags, prefix, other = place
+        rows.append(CountRow(quarter, key_id, code, caller, model, "", False, prefix, other, count))
+        rows += [
+            CountRow(quarter, key_id, code, caller, model, tag, True, prefix, False, count)
+            for tag in dict.fromkeys(tags)
+        ]
+    return rows
+
+
+def combination_of(row: CountRow) -> VerificationCombination:
+    """Return the free text of a row."""
+    return VerificationCombination(row.management_key_id, row.model, row.tag, row.prefix)
+
+
+def key_day_of(row: CountRow) -> KeyDay:
+    """Return the key and the UTC day of a row."""
+    return row.key_id, row.quarter.date()
+
+
+def wanted_combinations(rows: Iterable[CountRow]) -> dict[KeyDay, dict[VerificationCombination, None]]:
+    """Return the combinations of each key and day, in the order of the rows."""
+    wanted: dict[KeyDay, dict[VerificationCombination, None]] = {}
+    for row in rows:
+        if not row.other:
+            wanted.setdefault(key_day_of(row), {})[combination_of(row)] = None
+    return wanted
+
+
+def folded(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[VerificationCombination]]) -> list[CountRow]:
+    """Return the rows, sorted, one a place; of the keys and days in ``bounded`` what is not kept apart is ``other``."""
+    # Looked up as seldom as can be, and as plain tuples: to hash an id, or to replace a field, is what takes the time.
+    sums: dict[tuple[datetime, UUID, Code, UUID, str, str, bool, str, bool], int] = {}
+    for row in rows:
+        kept = row
+        if bounded and combination_of(row) not in bounded.get(key_day_of(row), (combination_of(row),)):
+            kept = row._replace(model="", tag="", prefix="", other=True)
+        place = kept[:-1]
+        sums[place] = sums.get(place, 0) + row.verifications
+    return sorted((CountRow(*place, number) for place, number in sums.items()), key=_order)
+
+
+def _order(row: CountRow) -> tuple[object, ...]:
+    # By the numbers of the ids: comparing ids themselves takes many times as long.
+    return row.quarter, row.key_id.int, row.code, row.management_key_id.int, row[4:9]

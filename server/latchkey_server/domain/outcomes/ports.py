@@ -1,0 +1,52 @@
+"""What the counts of verifications ask of storage, beside what usage asks."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from latchkey_server.domain.outcomes.by_label import LabelCount
+from latchkey_server.domain.outcomes.counts import CountRow, VerificationCombination
+from latchkey_server.domain.outcomes.report import VerificationQuestion, VerificationReport
+from latchkey_server.domain.usage import ports as usage
+from latchkey_server.domain.usage.combinations import KeyDay
+
+
+class VerificationRepository(Protocol):
+    """Counts of verifications, last uses of keys, and which reports of them were taken."""
+
+    async def advance(self, workspace_id: UUID, client_id: str, sequence: int, now: datetime) -> bool:
+        """Take a report as a client's last; False when it, or a later one, was taken before."""
+        ...
+
+    async def used(self, workspace_id: UUID, api_ids: frozenset[UUID], used: Mapping[UUID, datetime]) -> None:
+        """Record later uses of keys, of these apis if any are named; what is no key is passed over."""
+        ...
+
+    async def combinations(
+        self, workspace_id: UUID, key_days: Sequence[KeyDay]
+    ) -> Mapping[KeyDay, set[VerificationCombination]]:
+        """Return the combinations that the counts hold of each of these keys and days."""
+        ...
+
+    async def count(self, workspace_id: UUID, rows: Sequence[CountRow]) -> None:
+        """Add to the counts by key; the rows are in order."""
+        ...
+
+    async def count_by_label(self, workspace_id: UUID, rows: Sequence[LabelCount]) -> None:
+        """Add to the counts by label, in order; last in a transaction, for it keeps others waiting."""
+        ...
+
+    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationReport:
+        """Return one page of a report with the total of the whole.
+
+        Raises DeadlineExceeded for one that takes too long.
+        """
+        ...
+
+
+class Transaction(usage.Transaction, Protocol):
+    """A transaction in which verifications are counted or counts are read."""
+
+    @property
+    def verifications(self) -> VerificationRepository: ...

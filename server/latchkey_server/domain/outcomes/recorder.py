@@ -1,0 +1,154 @@
+"""Verifications written down: counts by outcome and last uses, once by client and sequence (spec §4, §5).
+
+Client caches report what they decided, each process of a server what it decided; both are taken in the same way.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import count
+from typing import NamedTuple
+from uuid import UUID
+
+from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.domain.outcomes.by_label import by_label
+from latchkey_server.domain.outcomes.counts import (
+    UNKNOWN,
+    CountRow,
+    VerificationCombination,
+    VerificationCounter,
+    folded,
+    rows_of,
+    wanted_combinations,
+)
+from latchkey_server.domain.outcomes.last_uses import KeyUses
+from latchkey_server.domain.outcomes.ports import Transaction
+from latchkey_server.domain.store import Clock, Store
+from latchkey_server.domain.usage.combinations import CombinationMemory, KeyDay, bounded
+from latchkey_server.domain.usage.fence import unfenced
+
+AT_A_TIME = 4
+"""Workspaces that are flushed at the same time."""
+
+SEND_SECONDS = 5.0
+"""How long one is waited for before its batch is left for the next time."""
+
+KeptApart = dict[KeyDay, set[VerificationCombination]]
+
+
+class Noted(NamedTuple):
+    """What one report says of one workspace; ``api_ids`` are those that its client may tell of, all if empty."""
+
+    workspace_id: UUID
+    rows: Sequence[CountRow] = ()
+    uses: Mapping[UUID, datetime] = {}
+    api_ids: frozenset[UUID] = frozenset()
+
+
+class VerificationRecorder:
+    """Writes reports down."""
+
+    def __init__(self, store: Store[Transaction], clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._combinations: CombinationMemory[VerificationCombination] = CombinationMemory()
+
+    async def record(self, client_id: str, sequence: int, noted: Noted) -> bool:
+        """Write what a client's report says of a workspace, and tell whether that was done before.
+
+        Raises DatabaseUnavailable; whether it was written is then not known, and it is safe to send it again.
+        """
+        workspace_id = noted.workspace_id
+
+        async def work(tx: Transaction) -> KeptApart | None:
+            if noted.rows:
+                await tx.usage.begin(workspace_id)
+            if not await tx.verifications.advance(workspace_id, client_id, sequence, self._clock()):
+                return None
+            if noted.uses:
+                await tx.verifications.used(workspace_id, noted.api_ids, noted.uses)
+            if not noted.rows:
+                return {}
+            wanted = wanted_combinations(noted.rows)
+            kept_apart = await self._combinations.admit(
+                workspace_id, wanted, tx.verifications.combinations, tx.usage.lock_keys
+            )
+            rows = folded(noted.rows, bounded(wanted, kept_apart))
+            keys = await tx.usage.keys(workspace_id, list({row.key_id for row in rows} - {UNKNOWN}))
+            await tx.verifications.count(workspace_id, rows)
+            await tx.verifications.count_by_label(workspace_id, by_label(rows, keys))
+            return kept_apart
+
+        kept_apart = await unfenced(lambda: self._store.write(work))
+        if kept_apart is None:
+            return True
+        self._combinations.remember(workspace_id, kept_apart)
+        return False
+
+
+class _Batch(NamedTuple):
+    sequence: int
+    noted: Noted
+
+
+class VerificationFlush:
+    """Flushes what a process has counted, each batch under a number of its own until it is known to be written.
+
+    A workspace whose batch can't be written just now keeps none of the others from theirs.
+    """
+
+    def __init__(
+        self,
+        recorder: VerificationRecorder,
+        counter: VerificationCounter,
+        uses: KeyUses,
+        client_id: str,
+        interval: float = 1.0,
+    ) -> None:
+        self._recorder = recorder
+        self._counter = counter
+        self._uses = uses
+        self._client_id = client_id
+        self._interval = interval
+        self._sequences = count(1)
+        self._batches: dict[UUID, _Batch] = {}
+        self._flushing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Flush every ``interval`` seconds until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.flush()
+
+    async def drain(self) -> None:
+        """Flush all there is, what was left of an earlier flush too; in an outage it is given up."""
+        for _ in range(2):
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Flush now; what can't be written is kept, and what was counted since for it waits for the next time."""
+        async with self._flushing:
+            self._begin_batches()
+            room = asyncio.Semaphore(AT_A_TIME)
+            await asyncio.gather(*(self._send(batch, room) for batch in list(self._batches.values())))
+
+    def _begin_batches(self) -> None:
+        counts, uses = self._counter.take(self._batches), self._uses.take(self._batches)
+        for workspace_id in counts.keys() | uses.keys():
+            noted = Noted(workspace_id, rows_of(counts.get(workspace_id, {})), uses.get(workspace_id, {}))
+            self._batches[workspace_id] = _Batch(next(self._sequences), noted)
+
+    async def _send(self, batch: _Batch, room: asyncio.Semaphore) -> None:
+        noted = batch.noted
+        async with room:
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._recorder.record(self._client_id, batch.sequence, noted)
+            except (DatabaseUnavailable, TimeoutError):
+                return
+            except Exception:
+                # It can't be written, now or ever.
+                self._counter.dropped += sum(row.verifications for row in noted.rows if not row.tagged)
+                del self._batches[noted.workspace_id]
+                raise
+        del self._batches[noted.workspace_id]

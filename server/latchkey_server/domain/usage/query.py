@@ -1,0 +1,135 @@
+"""QueryUsage and ListUsageEvents: what may be asked, by whom, and page by page (spec §5)."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.model import Caller
+from latchkey_server.domain.paging import Page
+from latchkey_server.domain.reporting.buckets import Bucket, Width, buckets, time_zone
+from latchkey_server.domain.reporting.concurrency import ReportConcurrency
+from latchkey_server.domain.reporting.request import check_report, offset_of, within_binding
+from latchkey_server.domain.store import Clock, Store
+from latchkey_server.domain.usage.ports import Transaction
+from latchkey_server.domain.usage.report import (
+    EventPage,
+    Measure,
+    UsageDimension,
+    UsageFilter,
+    UsageQuestion,
+    UsageRecord,
+    UsageReport,
+)
+from latchkey_server.domain.validation import Violations, check_count, check_environment
+
+VALUES_MAX = 100
+DEFAULT_ROWS, MAX_ROWS = 1_000, 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UsageAsk:
+    """A report as it is asked for."""
+
+    start: datetime
+    end: datetime
+    width: Width = Width.NONE
+    zone: str = ""
+    group_by: tuple[UsageDimension, ...] = ()
+    wanted: UsageFilter = field(default_factory=UsageFilter)
+    top: int = 0
+    order_by: Measure = Measure.SPEND
+
+
+class UsageQueries:
+    """Answers questions about usage, in the caller's workspace and apis only."""
+
+    def __init__(self, store: Store[Transaction], shares: ReportConcurrency, clock: Clock) -> None:
+        self._store = store
+        self._shares = shares
+        self._clock = clock
+
+    async def report(self, caller: Caller, ask: UsageAsk, size: int, cursor: str | None) -> UsageReport:
+        """Return one page of a report with the totals of the whole; raises InvalidField and SumOutOfRange."""
+        question = _question(ask, size, cursor)
+        bound = _bound(caller, question.wanted)
+
+        async def work(tx: Transaction) -> UsageReport:
+            if bound is None:
+                return UsageReport(as_of=self._clock())
+            return await tx.usage.report(caller.workspace_id, replace(question, wanted=bound))
+
+        async with self._shares.one(caller.workspace_id):
+            report = await self._store.read(work)
+        # No row can hold more of anything than the whole.
+        report.totals.require_told()
+        return report
+
+    async def events(self, caller: Caller, asked: EventPage, cursor: str | None) -> Page[UsageRecord]:
+        """Return one page of events, newest first; raises InvalidField."""
+        if not asked.start < asked.end:
+            raise errors.InvalidField.one("end_time", "must be after start_time")
+        wanted = _normalized(asked.wanted)
+        bound = _bound(caller, wanted)
+        if bound is None:
+            return Page((), None)
+        page = replace(asked, wanted=bound, limit=asked.limit + 1, before=_event_cursor(cursor))
+
+        async def work(tx: Transaction) -> Page[UsageRecord]:
+            found = await tx.usage.events(caller.workspace_id, page)
+            shown = [
+                UsageRecord(row.event, row.record_time, f"{row.event.occurred_time.isoformat()}/{row.id_hash.hex()}")
+                for row in found[: asked.limit]
+            ]
+            return Page(shown, shown[-1].cursor if len(found) > asked.limit else None, lambda record: record.cursor)
+
+        async with self._shares.one(caller.workspace_id):
+            return await self._store.read(work)
+
+
+def default_range(start: datetime | None, end: datetime | None, now: datetime) -> Bucket:
+    """Return the range of a list of events: the 24 hours up to 5 minutes from now unless told otherwise."""
+    until = end or now + timedelta(minutes=5)
+    day = min(timedelta(hours=24), until - datetime.min.replace(tzinfo=UTC))
+    return start or until - day, until
+
+
+def _question(ask: UsageAsk, size: int, cursor: str | None) -> UsageQuestion:
+    check_report(ask.start, ask.end, ask.group_by, ask.top)
+    return UsageQuestion(
+        buckets=buckets(ask.start, ask.end, ask.width, time_zone(ask.zone)),
+        group_by=ask.group_by,
+        wanted=_normalized(ask.wanted),
+        top=ask.top if ask.group_by else 0,
+        order_by=ask.order_by,
+        offset=offset_of(cursor),
+        limit=size,
+    )
+
+
+def _normalized(wanted: UsageFilter) -> UsageFilter:
+    found = Violations("filter")
+    lists = ("labels", "key_ids", "models", "members", "tasks", "external_ids", "api_ids")
+    for name in lists:
+        field_name = "environments.labels" if name == "labels" else name
+        check_count(found, field_name, getattr(wanted, name), VALUES_MAX)
+    labels = [
+        check_environment(found, f"environments.labels[{index}]", label) for index, label in enumerate(wanted.labels)
+    ]
+    found.check()
+    return replace(wanted, labels=tuple(labels))
+
+
+def _bound(caller: Caller, wanted: UsageFilter) -> UsageFilter | None:
+    """Return the filter narrowed to the caller's api binding; None when nothing can match."""
+    api_ids = within_binding(caller, wanted.api_ids)
+    return None if api_ids is None else replace(wanted, api_ids=api_ids)
+
+
+def _event_cursor(cursor: str | None) -> tuple[datetime, bytes] | None:
+    if cursor is None:
+        return None
+    try:
+        occurred, _, id_hash = cursor.partition("/")
+        return datetime.fromisoformat(occurred).astimezone(UTC), bytes.fromhex(id_hash)
+    except (ValueError, OverflowError):
+        raise errors.PageTokenInvalid from None

@@ -1,0 +1,148 @@
+"""Reports on usage: what storage is asked for and what it answers (spec §5)."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.reporting.buckets import Bucket
+from latchkey_server.domain.usage.event import UsageEvent, UsageType
+
+COUNT_TOLD_MAX = 2**63 - 1
+
+
+class UsageDimension(enum.IntEnum):
+    """What usage can be grouped by; the numbers are the proto's."""
+
+    ENVIRONMENT = 1
+    KEY = 2
+    MODEL = 3
+    MEMBER = 4
+    TASK = 5
+    IDENTITY = 6
+    API = 7
+
+
+class Measure(enum.IntEnum):
+    """The numbers that usage is reported in; the numbers are the proto's."""
+
+    SPEND = 1
+    ADJUSTMENTS = 2
+    NET_SPEND = 3
+    REQUESTS = 4
+    INPUT_TOKENS = 5
+    OUTPUT_TOKENS = 6
+    CACHED_TOKENS = 7
+    TOTAL_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """What is summed or listed; an empty tuple asks for nothing. Labels are those that keys carry now."""
+
+    labels: tuple[str, ...] = ()
+    unlabeled: bool = False
+    key_ids: tuple[UUID, ...] = ()
+    models: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    external_ids: tuple[str, ...] = ()
+    api_ids: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuestion:
+    """A report as storage is asked for it: rows ``offset`` to ``offset`` + ``limit`` of its buckets and groups."""
+
+    buckets: Sequence[Bucket]
+    group_by: tuple[UsageDimension, ...]
+    wanted: UsageFilter
+    top: int
+    order_by: Measure
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The sums of a group in a bucket; money in nano-dollars."""
+
+    spend: int = 0
+    adjustments: int = 0
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    def require_told(self) -> None:
+        """Raise SumOutOfRange for a count beyond int64; money travels as whole dollars and has room for all of it."""
+        counts = {
+            "requests": self.requests,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_tokens": self.cached_tokens,
+            "total_tokens": self.input_tokens + self.output_tokens,
+        }
+        for measure, count in counts.items():
+            if count > COUNT_TOLD_MAX:
+                raise errors.SumOutOfRange(measure)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageKey:
+    """A key as reports show it."""
+
+    key_id: UUID
+    name: str
+    deleted: bool
+    revoked: bool
+
+
+UsageGroupValue = str | UUID | UsageKey
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One group in one bucket; ``group`` is empty on the row that sums all groups outside ``top``."""
+
+    bucket: Bucket
+    group: dict[UsageDimension, UsageGroupValue]
+    other: bool
+    measures: Measures
+    beyond: bool = False
+    """Whether member, model and task are those beyond the combinations that are kept apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """The rows from ``offset`` on and the totals of the whole selection in one snapshot, taken at ``as_of``."""
+
+    rows: Sequence[UsageRow] = ()
+    totals: Measures = Measures()
+    as_of: datetime | None = None
+    offset: int = 0
+    more: bool = False
+    """Whether rows follow behind these."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Which events a page holds: those before the cursor (occurred_time, id hash) in [start, end)."""
+
+    start: datetime
+    end: datetime
+    wanted: UsageFilter = UsageFilter()
+    types: tuple[UsageType, ...] = ()
+    limit: int = 50
+    before: tuple[datetime, bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """An event as it is stored, its defaults filled in."""
+
+    event: UsageEvent
+    record_time: datetime
+    cursor: str

@@ -1,0 +1,1 @@
+"""Verifications: what VerifyService decides, and who watches for changes (spec §4)."""

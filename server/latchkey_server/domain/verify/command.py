@@ -1,0 +1,130 @@
+"""VerifyService's commands: find what is known of the secrets, decide on each, note what was answered."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.freshness import HARD_BOUND, Freshness, Instant, age
+from latchkey_server.domain.model import Caller
+from latchkey_server.domain.store import Clock
+from latchkey_server.domain.verify.decide import decide
+from latchkey_server.domain.verify.model import Question, Record, Verdict
+from latchkey_server.domain.verify.ports import Notes, RecordSource
+
+ITEMS_MAX = 1_000
+
+
+class Asked(NamedTuple):
+    """A question about one secret."""
+
+    sha256: bytes
+    question: Question
+    prefix: str = ""
+    """What the secret begins with, so far as that may be told."""
+
+
+VerifyItem = Asked | LatchkeyError
+"""What is asked, or what was wrong with it before it became a question."""
+
+VerifyAnswer = Verdict | LatchkeyError
+
+_Known = Record | LatchkeyError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """Answers questions about secrets from a source of records."""
+
+    source: RecordSource
+    notes: Notes
+    clock: Clock
+    instant: Callable[[], Instant]
+
+    async def verify(self, caller: Caller, asked: Asked) -> Verdict:
+        """Return the verdict on one secret.
+
+        Raises UnknownRateLimit, RevisionNotReached and DatabaseUnavailable.
+        """
+        [answer] = await self.verify_all(caller, [asked])
+        if isinstance(answer, LatchkeyError):
+            raise answer
+        return answer
+
+    async def verify_all(self, caller: Caller, items: Sequence[VerifyItem]) -> list[VerifyAnswer]:
+        """Return an answer for each item, in order; an item fails alone. Nothing is noted before ``note``."""
+        looked_up: dict[int, VerifyAnswer] = {}
+        while True:
+            now, instant = self.clock(), self.instant()
+            answers = [looked_up.get(at) or self._at_once(caller, item, now, instant) for at, item in enumerate(items)]
+            waiting = [at for at, answer in enumerate(answers) if answer is None]
+            if not waiting:
+                return [answer for answer in answers if answer is not None]
+            # What is at hand now is decided after the wait, by what is at hand then.
+            asked = [item for at in waiting if isinstance(item := items[at], Asked)]
+            known = await self._look_up(caller, asked)
+            looked_up |= zip(waiting, self._decide_all(caller, asked, known), strict=True)
+
+    def _at_once(self, caller: Caller, item: VerifyItem, now: datetime, at: Instant) -> VerifyAnswer | None:
+        """Return the answer if all that it takes is at hand, else None; never waits."""
+        if not isinstance(item, Asked):
+            return item
+        if item.question.freshness is not None:
+            return None
+        record = self.source.fresh(item.sha256, at)
+        return _decided(record, item.question, caller, now, stale=False) if record is not None else None
+
+    def note(self, caller: Caller, items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> None:
+        """Note the verdicts that were given."""
+        for item, answer in zip(items, answers, strict=True):
+            if isinstance(answer, Verdict) and isinstance(item, Asked):
+                self.notes.note(caller, item.question, item.prefix, answer)
+
+    async def _look_up(self, caller: Caller, asked: Sequence[Asked]) -> list[_Known]:
+        usual = list({item.sha256 for item in asked if item.question.freshness is None})
+        found = await self.source.records(usual) if usual else {}
+        demanding = [item for item in asked if item.question.freshness is not None]
+        demanded = iter(await asyncio.gather(*(self._demanded(caller, item) for item in demanding)))
+        return [found.get(item.sha256) if item.question.freshness is None else next(demanded) for item in asked]
+
+    async def _demanded(self, caller: Caller, asked: Asked) -> _Known:
+        freshness = _binding(caller, asked.question.freshness)
+        try:
+            return await self.source.record(asked.sha256, freshness)
+        except LatchkeyError as error:
+            return error
+
+    def _decide_all(self, caller: Caller, asked: Sequence[Asked], known: Sequence[_Known]) -> list[VerifyAnswer]:
+        now, at = self.clock(), self.instant()
+        return [
+            found
+            if isinstance(found, LatchkeyError)
+            else _decided(found, item.question, caller, now, stale=found is not None and age(found, at) > HARD_BOUND)
+            for item, found in zip(asked, known, strict=True)
+        ]
+
+
+def require_count(items: int) -> None:
+    """Raise InvalidField unless there are as many items as one request may have."""
+    if not 1 <= items <= ITEMS_MAX:
+        raise errors.InvalidField.one("items", f"must have 1 to {ITEMS_MAX} entries")
+
+
+def _decided(record: Record | None, question: Question, caller: Caller, now: datetime, *, stale: bool) -> VerifyAnswer:
+    try:
+        return decide(record, question, caller, now, stale=stale)
+    except LatchkeyError as error:
+        return error
+
+
+def _binding(caller: Caller, freshness: Freshness | None) -> Freshness:
+    """Return what is demanded; a revision of a workspace that the caller can't see keys of says nothing to it."""
+    if freshness is None:
+        return Freshness()
+    wanted = freshness.min_revision
+    if wanted is None or caller.all_workspaces or wanted.workspace_id == caller.workspace_id:
+        return freshness
+    return Freshness(freshness.max_age)
