@@ -9,11 +9,11 @@ import pytest
 import pytest_asyncio
 
 from latchkey_server.opening import utc_now
-from latchkey_server.storage.data_directory import temporary_data_dir
 from latchkey_server.storage.database import open_database
-from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
 from latchkey_server.storage.migrate import migrate
-from latchkey_server.storage.partitions import ensure_partitions
+from latchkey_server.storage.usage.partitions import ensure_partitions
 from tests.support.service import Client, Service, serving, settings_for
 
 TEMPLATE = "latchkey_template"

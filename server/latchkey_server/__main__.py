@@ -15,13 +15,13 @@ from latchkey_server.app import build_workspaces
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.ids import WORKSPACE, format_id
 from latchkey_server.observability import configure_logging
-from latchkey_server.opening import StartError, Storage, keeping_of, open_storage, utc_now
+from latchkey_server.opening import StartError, Storage, open_storage, retention_of, utc_now
 from latchkey_server.settings import Settings, SettingsError, describe, load_settings
-from latchkey_server.storage.maintenance import Done
+from latchkey_server.storage.embedded.binaries import EmbeddedError
 from latchkey_server.storage.migrate import migrate, schema_trouble
-from latchkey_server.storage.partitions import ensure_partitions
-from latchkey_server.storage.postgres_binaries import EmbeddedError
-from latchkey_server.storage.usage_rebuild import rebuild_usage
+from latchkey_server.storage.upkeep.maintenance import UpkeepResult
+from latchkey_server.storage.upkeep.rebuild import rebuild_usage
+from latchkey_server.storage.usage.partitions import ensure_partitions
 from latchkey_server.upkeep import Readiness, Upkeep, trouble_of
 from latchkey_server.worker import serve, take_orders
 from latchkey_server.workers import serve_with_workers
@@ -152,13 +152,13 @@ async def _migrate(settings: Settings) -> None:
 
 async def _maintain(settings: Settings) -> None:
     async with _migrated_storage(settings) as storage:
-        upkeep = Upkeep(storage.upkeep, keeping_of(settings), Readiness(), utc_now)
+        upkeep = Upkeep(storage.upkeep, retention_of(settings), Readiness(), utc_now)
         done = await _until_done(upkeep)
     for name, number in asdict(done).items():
         click.echo(f"{name.replace('_', ' ')}: {number}")
 
 
-async def _until_done(upkeep: Upkeep) -> Done:
+async def _until_done(upkeep: Upkeep) -> UpkeepResult:
     for _ in range(_LEASE_SECONDS):
         done = await upkeep.maintain()
         if done is not None:

@@ -36,16 +36,16 @@ from latchkey_server.domain.usage.recorder import UsageRecorder
 from latchkey_server.domain.verify.command import Verifier
 from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.observability import Metrics
-from latchkey_server.opening import StartError, Storage, keeping_of, open_storage, prepare_embedded, utc_now
+from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, retention_of, utc_now
 from latchkey_server.settings import Settings, port_of
-from latchkey_server.storage.cached_records import CachedRecords
-from latchkey_server.storage.change_feed import ChangeFeed
-from latchkey_server.storage.embedded import EmbeddedServer
-from latchkey_server.storage.key_cache import KeyCache
-from latchkey_server.storage.notifications import Notifications
-from latchkey_server.storage.reach import Reach
-from latchkey_server.storage.records import DatabaseRecords
+from latchkey_server.storage.embedded.server import EmbeddedServer
 from latchkey_server.storage.store import PostgresStore
+from latchkey_server.storage.verify.availability import Availability
+from latchkey_server.storage.verify.cache import KeyCache
+from latchkey_server.storage.verify.cached_records import CachedRecords
+from latchkey_server.storage.verify.change_feed import ChangeFeed
+from latchkey_server.storage.verify.notifications import Notifications
+from latchkey_server.storage.verify.records import DatabaseRecords
 from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
 from latchkey_server.transport.at_hand import TICK, AtHand
 from latchkey_server.transport.health import Health
@@ -90,7 +90,7 @@ class Freshness:
 
     cache: KeyCache
     watchers: Watchers
-    reach: Reach
+    availability: Availability
     feed: ChangeFeed
     records: CachedRecords
 
@@ -102,16 +102,16 @@ class Freshness:
 
 def build_freshness(storage: Storage, settings: Settings, clock: Clock) -> Freshness:
     """Return the cache of a process and all that it hangs on."""
-    cache, watchers, reach = KeyCache(settings.cache_keys, settings.cache_bytes), Watchers(), Reach()
+    cache, watchers, availability = KeyCache(settings.cache_keys, settings.cache_bytes), Watchers(), Availability()
     return Freshness(
         cache=cache,
         watchers=watchers,
-        reach=reach,
-        feed=ChangeFeed(storage.lookups, cache, watchers, reach, instant),
+        availability=availability,
+        feed=ChangeFeed(storage.lookups, cache, watchers, availability, instant),
         records=CachedRecords(
             DatabaseRecords(storage.lookups, storage.peppers, clock, instant, cache.history),
             cache,
-            reach,
+            availability,
             timedelta(seconds=settings.stale_if_error),
             instant,
         ),
@@ -132,12 +132,12 @@ class Unheard:
 
 
 def tell_freshness(metrics: Metrics, freshness: Freshness) -> None:
-    """Let metrics tell of the cache and of the database's reach."""
-    cache, histories, reach = freshness.cache, freshness.cache.histories, freshness.reach
+    """Let metrics tell of the cache and of the database's availability."""
+    cache, histories, availability = freshness.cache, freshness.cache.histories, freshness.availability
     metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
     metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
     metrics.watch("latchkey_followed_workspaces", "Workspaces whose changes are followed.", lambda: len(histories))
-    metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(reach.lost))
+    metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(availability.lost))
 
 
 def tell_notes(metrics: Metrics, recorder: UsageRecorder, notes: VerificationNotes) -> None:
@@ -204,7 +204,7 @@ async def running_server(
         await _begin(beside, storage, freshness, settings, health, readiness, clock)
         if not worker:
             # Once a server: the first worker's task when there are several.
-            await background(beside, Upkeep(storage.upkeep, keeping_of(settings), readiness, clock).run)
+            await background(beside, Upkeep(storage.upkeep, retention_of(settings), readiness, clock).run)
         await background(beside, flush.run)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
@@ -225,9 +225,9 @@ async def _begin(
     clock: Clock,
 ) -> None:
     """Look at the database once, and go on looking beside the server."""
-    reach, stale_if_error = freshness.reach, timedelta(seconds=settings.stale_if_error)
+    availability, stale_if_error = freshness.availability, timedelta(seconds=settings.stale_if_error)
     await freshness.feed.look()
-    watch = Watch(storage.lookups, storage.peppers, reach, stale_if_error, health, readiness, clock, instant)
+    watch = Watch(storage.lookups, storage.peppers, availability, stale_if_error, health, readiness, clock, instant)
     await watch.look()
     listen_dsn = settings.listen_dsn.get_secret_value() if settings.listen_dsn else storage.dsn
     await background(stack, freshness.feed.run)
@@ -288,7 +288,7 @@ def build_layers(
         measure(metrics),
         log_calls(),
         authentication,
-        Deadline(settings.call_timeout, lambda: freshness.reach.lost),
+        Deadline(settings.call_timeout, lambda: freshness.availability.lost),
     ]
 
 

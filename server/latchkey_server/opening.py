@@ -13,12 +13,12 @@ from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.store import Clock
 from latchkey_server.settings import Settings, read_peppers
 from latchkey_server.storage.database import Database, open_database
-from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
-from latchkey_server.storage.maintenance import Keeping
+from latchkey_server.storage.embedded.private_file import create_private_file
+from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
 from latchkey_server.storage.migrate import migrate
-from latchkey_server.storage.partitions import ensure_partitions
 from latchkey_server.storage.peppers import pepper_trouble
-from latchkey_server.storage.private_file import create_private_file
+from latchkey_server.storage.upkeep.maintenance import Retention
+from latchkey_server.storage.usage.partitions import ensure_partitions
 
 PEPPER_FILE = "peppers"
 UPKEEP_POOL_SIZE, UPKEEP_SECONDS = 2, 3600.0
@@ -79,13 +79,13 @@ def _connections(settings: Settings) -> int:
     return (settings.workers + 1) * (settings.pool_size + settings.lookup_pool_size + UPKEEP_POOL_SIZE + 1)
 
 
-def keeping_of(settings: Settings) -> Keeping:
+def retention_of(settings: Settings) -> Retention:
     """Return how long the database keeps what it holds of usage."""
 
     def days(number: int | None) -> timedelta | None:
         return None if number is None else timedelta(days=number)
 
-    return Keeping(
+    return Retention(
         accepted=settings.usage_accepted,
         events=days(settings.usage_retention_days),
         identities=days(settings.usage_identity_days),

@@ -13,11 +13,11 @@ from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.store import Clock
 from latchkey_server.storage.database import Connection, Database
-from latchkey_server.storage.leases import Lease
-from latchkey_server.storage.maintenance import Done, Keeping, LeaseLost, Maintenance
 from latchkey_server.storage.migrate import schema_trouble
 from latchkey_server.storage.peppers import pepper_trouble
-from latchkey_server.storage.reach import Reach
+from latchkey_server.storage.upkeep.job_lease import JobLease
+from latchkey_server.storage.upkeep.maintenance import LeaseLost, Maintenance, Retention, UpkeepResult
+from latchkey_server.storage.verify.availability import Availability
 from latchkey_server.transport.health import SERVICES, STALE_SERVICES, Health
 
 _WATCH_SECONDS = 0.5
@@ -55,7 +55,7 @@ class Watch:
         self,
         database: Database,
         peppers: Peppers,
-        reach: Reach,
+        availability: Availability,
         stale_if_error: timedelta,
         health: Health,
         readiness: Readiness,
@@ -64,7 +64,7 @@ class Watch:
     ) -> None:
         self._database = database
         self._peppers = peppers
-        self._reach = reach
+        self._availability = availability
         self._stale_if_error = stale_if_error.total_seconds()
         self._health = health
         self._readiness = readiness
@@ -79,7 +79,7 @@ class Watch:
 
     async def look(self) -> None:
         """Look once; a server that was ready stays so in an outage, and its calls say UNAVAILABLE."""
-        if not self._reach.lost:
+        if not self._availability.lost:
             # Another server may have brought a new schema or pepper meanwhile.
             with suppress(LatchkeyError, TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS), self._database.connection() as connection:
@@ -91,11 +91,12 @@ class Watch:
     def _serving(self) -> dict[str, bool]:
         """Return what health says of each service: in an outage, verifications go on for a while."""
         ready = self._readiness.ready
-        reached_at = self._reach.reached_at
-        outage = 0.0 if not self._reach.lost or reached_at is None else self._instant() - reached_at
+        reached_at = self._availability.reached_at
+        outage = 0.0 if not self._availability.lost or reached_at is None else self._instant() - reached_at
         verifying = ready and outage <= self._stale_if_error
         return {
-            service: verifying if service in STALE_SERVICES else ready and not self._reach.lost for service in SERVICES
+            service: verifying if service in STALE_SERVICES else ready and not self._availability.lost
+            for service in SERVICES
         }
 
     def _tell(self, trouble: str | None) -> None:
@@ -110,9 +111,9 @@ class Watch:
 class Upkeep:
     """Does the database's upkeep, one server of all at a time: all of it each hour, retagged keys within seconds."""
 
-    def __init__(self, database: Database, keeping: Keeping, readiness: Readiness, clock: Clock) -> None:
+    def __init__(self, database: Database, retention: Retention, readiness: Readiness, clock: Clock) -> None:
         self._database = database
-        self._keeping = keeping
+        self._retention = retention
         self._readiness = readiness
         self._clock = clock
 
@@ -122,23 +123,23 @@ class Upkeep:
             if self._readiness.ready:
                 with suppress(LatchkeyError):
                     await self.maintain(_MAINTAIN_EVERY)
-                    await self._under_lease("fold", timedelta(seconds=_FOLD_SECONDS), Maintenance.fold)
+                    await self._under_job_lease("fold", timedelta(seconds=_FOLD_SECONDS), Maintenance.fold)
             await asyncio.sleep(_FOLD_SECONDS)
 
-    async def maintain(self, every: timedelta = timedelta(0)) -> Done | None:
+    async def maintain(self, every: timedelta = timedelta(0)) -> UpkeepResult | None:
         """Do all of it; None when another server is at it, or did it less than ``every`` ago.
 
         Raises DatabaseUnavailable.
         """
-        return await self._under_lease("maintain", every, Maintenance.run)
+        return await self._under_job_lease("maintain", every, Maintenance.run)
 
-    async def _under_lease(
+    async def _under_job_lease(
         self, name: str, every: timedelta, work: Callable[[Maintenance], Awaitable[object]]
-    ) -> Done | None:
-        lease = Lease(self._database, name)
-        if not await lease.take(every):
+    ) -> UpkeepResult | None:
+        job_lease = JobLease(self._database, name)
+        if not await job_lease.take(every):
             return None
-        maintenance = Maintenance(self._database, self._keeping, lease.take, self._clock())
+        maintenance = Maintenance(self._database, self._retention, job_lease.take, self._clock())
         done = False
         try:
             await work(maintenance)
@@ -148,7 +149,7 @@ class Upkeep:
         finally:
             # In an outage it ends by itself.
             with suppress(LatchkeyError):
-                await lease.give_back(done=done)
+                await job_lease.give_back(done=done)
         return maintenance.done
 
 

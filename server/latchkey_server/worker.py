@@ -20,7 +20,7 @@ import structlog
 from latchkey_server.app import DATABASE_ENDED, Running, running_server
 from latchkey_server.opening import StartError
 from latchkey_server.settings import Settings, revealed
-from latchkey_server.storage.embedded_exec import tie_to_parent
+from latchkey_server.storage.embedded.launcher import tie_to_parent
 
 SERVES: Final = b"serves\n"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

@@ -11,7 +11,7 @@ import click
 import grpc
 import uvloop
 
-from latchkey_server.storage.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
 from tests.bench import machine, profiling, report
 from tests.bench.cases import CASES as VERIFY_CASES
 from tests.bench.cases import Bench, Options

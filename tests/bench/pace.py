@@ -27,7 +27,7 @@ class Plan(TypedDict):
     rate: float
 
 
-class Done(TypedDict):
+class UpkeepResult(TypedDict):
     """What became of it: calls answered and failed, and the seconds it took."""
 
     answered: int
@@ -87,11 +87,11 @@ async def main() -> None:
         await asyncio.to_thread(sys.stdin.read)
         asking.cancel()
         await asyncio.wait([asking])
-    print(json.dumps(Done(answered=pace.answered, failed=pace.failed, seconds=loop.time() - begun)))
+    print(json.dumps(UpkeepResult(answered=pace.answered, failed=pace.failed, seconds=loop.time() - begun)))
 
 
 @asynccontextmanager
-async def paced(plan: Plan, done: list[Done]) -> AsyncIterator[None]:
+async def paced(plan: Plan, done: list[UpkeepResult]) -> AsyncIterator[None]:
     """Run a plan in a process of its own until the context is left; ``done`` then holds what became of it."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(

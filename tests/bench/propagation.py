@@ -19,7 +19,7 @@ from tests.bench.cases import Bench
 from tests.bench.compare import Metrics, percentile
 from tests.bench.load import CALL_SECONDS, channels
 from tests.bench.machine import on_cores
-from tests.bench.pace import Done, Plan, paced
+from tests.bench.pace import Plan, UpkeepResult, paced
 from tests.bench.seed import Keys, Metadata, import_keys
 from tests.bench.servers import BenchError, Server, has_workers, latchkey
 
@@ -200,7 +200,7 @@ async def _under_load(
     servers: Sequence[Server],
     rate: float,
 ) -> dict[str, Outcome]:
-    done: list[Done] = []
+    done: list[UpkeepResult] = []
     plan = Plan(
         addresses=[server.address for server in servers],
         secrets=list(bench.hot.secrets),

@@ -15,7 +15,7 @@ from latchkey.v1 import usage_service_pb2_grpc as usage_grpc
 from latchkey_server.domain.ids import KEY as KEY_PREFIX
 from latchkey_server.domain.ids import parse_id
 from latchkey_server.storage.database import open_database
-from latchkey_server.storage.usage_packing import over_before, pack_some
+from latchkey_server.storage.usage.packing import over_before, pack_some
 from tests.bench.cases import Bench
 from tests.bench.compare import Metrics, percentile
 from tests.bench.seed import Seed, import_keys, seed

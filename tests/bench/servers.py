@@ -17,8 +17,8 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2
 
-from latchkey_server.storage.data_directory import DataDirectory
-from latchkey_server.storage.embedded import embedded_postgres
+from latchkey_server.storage.embedded.data_directory import DataDirectory
+from latchkey_server.storage.embedded.server import embedded_postgres
 from tests.bench.machine import Cores, on_cores
 from tests.support.process import COMMAND, environment, run
 from tests.support.service import PEPPERS

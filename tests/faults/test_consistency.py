@@ -31,7 +31,7 @@ from latchkey.v1 import (
     workspace_pb2,
 )
 from latchkey_server.domain.freshness import HARD_BOUND
-from latchkey_server.storage.embedded import EmbeddedServer
+from latchkey_server.storage.embedded.server import EmbeddedServer
 
 SECONDS = 6.0
 KEYS = 6

@@ -16,13 +16,13 @@ import pytest
 import uvloop
 
 import latchkey_server
-from latchkey_server.storage.embedded import (
+from latchkey_server.storage.embedded.binaries import find_bindir
+from latchkey_server.storage.embedded.server import (
     EmbeddedError,
     EmbeddedServer,
     embedded_postgres,
     temporary_data_dir,
 )
-from latchkey_server.storage.postgres_binaries import find_bindir
 
 FAST = {"fsync": "off"}
 PATIENCE = 20.0
@@ -31,7 +31,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand Po
 SERVE = """
 import asyncio, sys
 from pathlib import Path
-from latchkey_server.storage.embedded import embedded_postgres
+from latchkey_server.storage.embedded.server import embedded_postgres
 
 async def main():
     async with embedded_postgres(Path(sys.argv[1]), settings={"fsync": "off"}) as server:
@@ -45,7 +45,7 @@ asyncio.run(main())
 SERVE_AS_ORDINARY_USER = """
 import asyncio, os, sys
 from pathlib import Path
-from latchkey_server.storage.embedded import embedded_postgres
+from latchkey_server.storage.embedded.server import embedded_postgres
 
 async def serve(folder):
     async with embedded_postgres(Path(folder), settings={"fsync": "off"}) as server:

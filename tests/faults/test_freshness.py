@@ -33,8 +33,8 @@ from tests.support.trial import (
 
 from latchkey.v1 import key_pb2, key_service_pb2, revision_pb2
 from latchkey_server.domain.freshness import HARD_BOUND
-from latchkey_server.storage.data_directory import temporary_data_dir
-from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
 
 STALE_IF_ERROR = 3.0
 STALL = 10.0

@@ -14,9 +14,9 @@ from tests.support.service import Rejection, rejection, serving
 from latchkey.v1 import key_pb2, key_service_pb2, usage_pb2, usage_service_pb2, verification_pb2
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.opening import utc_now
-from latchkey_server.storage.data_directory import temporary_data_dir
 from latchkey_server.storage.database import Database, open_database
-from latchkey_server.storage.embedded import embedded_postgres
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.server import embedded_postgres
 from latchkey_server.storage.migrate import migrate
 
 T = TypeVar("T")

@@ -29,7 +29,7 @@ from examples.trace import Target, events, read_trace
 from latchkey.v1 import admin_service_pb2, api_pb2, key_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.opening import utc_now
-from latchkey_server.storage.maintenance import Keeping, Maintenance
+from latchkey_server.storage.upkeep.maintenance import Maintenance, Retention
 
 CLIENTS = 8
 KEYS = 6
@@ -146,11 +146,11 @@ async def keep_up(dsn: str, sending: Sending) -> None:
     async def always() -> bool:
         return True
 
-    keeping = Keeping(ACCEPTED, None, None, COUNTS)
+    retention = Retention(ACCEPTED, None, None, COUNTS)
     async with database_of(dsn) as database:
         while not sending.over:
             with suppress(DatabaseUnavailable):
-                await Maintenance(database, keeping, always, utc_now()).run()
+                await Maintenance(database, retention, always, utc_now()).run()
             await asyncio.sleep(0.05)
 
 

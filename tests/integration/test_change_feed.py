@@ -20,15 +20,15 @@ from latchkey_server.domain.model import Api, Change, ChangeKind
 from latchkey_server.domain.verify.model import AppliedChange
 from latchkey_server.domain.verify.watching import BACKLOG_MAX, Reset, Watchers
 from latchkey_server.opening import load_peppers, utc_now
-from latchkey_server.storage import change_feed
-from latchkey_server.storage.apis import ApiRepository
-from latchkey_server.storage.change_feed import ChangeFeed
 from latchkey_server.storage.database import Connection, Database, open_database
-from latchkey_server.storage.key_cache import KeyCache
-from latchkey_server.storage.keys import KeyRepository
-from latchkey_server.storage.notifications import Notifications
-from latchkey_server.storage.reach import Reach
-from latchkey_server.storage.workspaces import WorkspaceRepository
+from latchkey_server.storage.keys.keys import PostgresKeys
+from latchkey_server.storage.tenants.apis import PostgresApis
+from latchkey_server.storage.tenants.workspaces import PostgresWorkspaces
+from latchkey_server.storage.verify import change_feed
+from latchkey_server.storage.verify.availability import Availability
+from latchkey_server.storage.verify.cache import KeyCache
+from latchkey_server.storage.verify.change_feed import ChangeFeed
+from latchkey_server.storage.verify.notifications import Notifications
 from latchkey_server.transport.health import SERVICES, Health
 from latchkey_server.upkeep import Readiness, Watch
 from tests.support.postgres import locked, until_somebody_listens, until_somebody_waits
@@ -60,8 +60,8 @@ class Feeding:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.cache, self.watchers, self.reach = KeyCache(1_000, 1_000_000), Watchers(), Reach()
-        self.feed = ChangeFeed(database, self.cache, self.watchers, self.reach, instant)
+        self.cache, self.watchers, self.availability = KeyCache(1_000, 1_000_000), Watchers(), Availability()
+        self.feed = ChangeFeed(database, self.cache, self.watchers, self.availability, instant)
 
     async def change(self, *changes: Change, workspace_id: UUID = WORKSPACE_ID) -> int:
         """Commit changes and return the revision."""
@@ -72,7 +72,7 @@ class Feeding:
     async def changing(self, *changes: Change, workspace_id: UUID = WORKSPACE_ID) -> AsyncIterator[int]:
         """Commit changes when the context is left."""
         async with self.database.transaction() as connection:
-            workspaces = WorkspaceRepository(connection)
+            workspaces = PostgresWorkspaces(connection)
             current = await workspaces.lock_revision(workspace_id)
             await workspaces.append_changes(workspace_id, current, changes, NOW)
             yield current + len(changes)
@@ -127,10 +127,10 @@ async def feeding(dsn: str) -> AsyncIterator[Feeding]:
 
 
 async def insert_workspace(connection: Connection, workspace_id: UUID, api_id: UUID, key_id: UUID) -> None:
-    workspaces = WorkspaceRepository(connection)
+    workspaces = PostgresWorkspaces(connection)
     await workspaces.insert(make_workspace(workspace_id=workspace_id, default_api_id=api_id, name=str(workspace_id)))
-    await ApiRepository(connection).insert(make_api(workspace_id, api_id))
-    await KeyRepository(connection).insert([make_key(workspace_id=workspace_id, api_id=api_id, key_id=key_id)])
+    await PostgresApis(connection).insert(make_api(workspace_id, api_id))
+    await PostgresKeys(connection).insert([make_key(workspace_id=workspace_id, api_id=api_id, key_id=key_id)])
     await workspaces.append_changes(workspace_id, 0, [Change(ChangeKind.WORKSPACE_CHANGED, workspace_id)], NOW)
 
 
@@ -172,8 +172,8 @@ async def test_what_is_confirmed_was_so_before_the_look_was_sent(feeding: Feedin
     await looking
 
     assert begun <= history.confirmed_at < sent
-    assert feeding.reach.reached_at is not None
-    assert begun <= feeding.reach.reached_at < sent
+    assert feeding.availability.reached_at is not None
+    assert begun <= feeding.availability.reached_at < sent
 
 
 async def test_a_mutation_that_pauses_before_its_commit_for_several_looks_is_not_missed(feeding: Feeding) -> None:
@@ -286,7 +286,7 @@ async def test_a_new_timeline_drops_everything(feeding: Feeding) -> None:
     assert load.resets != feeding.cache.loading(instant()).resets
 
 
-# Reach.
+# Availability.
 
 
 async def test_one_connection_that_is_ended_is_no_outage(feeding: Feeding, dsn: str) -> None:
@@ -301,30 +301,30 @@ async def test_one_connection_that_is_ended_is_no_outage(feeding: Feeding, dsn: 
     history = feeding.keep(1)
     kept_at = history.confirmed_at
     await feeding.feed.look()
-    assert not feeding.reach.lost
+    assert not feeding.availability.lost
 
     await feeding.feed.look()
-    assert not feeding.reach.lost
+    assert not feeding.availability.lost
     assert history.confirmed_at > kept_at
 
 
 async def test_a_database_that_is_gone_is_lost_at_the_second_look_and_everybody_is_told_once(feeding: Feeding) -> None:
     told: list[str] = []
     async with open_database("postgresql://postgres@127.0.0.1:1/nowhere", pool_size=1, timeout=5) as nowhere:
-        feed = ChangeFeed(nowhere, feeding.cache, feeding.watchers, feeding.reach, instant)
-        feeding.reach.on_lost(lambda: told.append("lost"))
+        feed = ChangeFeed(nowhere, feeding.cache, feeding.watchers, feeding.availability, instant)
+        feeding.availability.on_lost(lambda: told.append("lost"))
         history = feeding.keep(1)
         confirmed = history.confirmed_at
         states = []
         for _ in range(3):
             await feed.look()
-            states.append(feeding.reach.lost)
+            states.append(feeding.availability.lost)
 
     assert states == [False, True, True]
     assert told == ["lost"]
     assert history.confirmed_at == confirmed
     await feeding.feed.look()
-    assert (feeding.reach.lost, feeding.kept()) == (False, True)
+    assert (feeding.availability.lost, feeding.kept()) == (False, True)
 
 
 async def test_a_database_that_does_not_answer_is_lost_at_once(
@@ -335,9 +335,9 @@ async def test_a_database_that_does_not_answer_is_lost_at_once(
     async with locked(dsn, "LOCK TABLE workspace_revision IN ACCESS EXCLUSIVE MODE"):
         confirmed = history.confirmed_at
         await feeding.feed.look()
-        assert feeding.reach.lost
+        assert feeding.availability.lost
         with pytest.raises(DatabaseUnavailable):
-            feeding.reach.require()
+            feeding.availability.require()
     assert history.confirmed_at == confirmed
 
 
@@ -360,17 +360,17 @@ async def test_whoever_waits_to_be_caught_up_is_told_of_an_outage(
 
 
 async def test_health_is_told_of_an_outage_that_begins_during_a_look_at_the_schema(dsn: str) -> None:
-    health, reach, readiness = Health(), Reach(), Readiness()
+    health, availability, readiness = Health(), Availability(), Readiness()
     readiness.tell(None)
     peppers = load_peppers(settings_for(dsn))
     async with open_database(dsn, pool_size=1, timeout=PATIENCE * 2) as database:
         while_lost = timedelta(seconds=60)
-        watch = Watch(database, peppers, reach, while_lost, health, readiness, utc_now, instant)
-        reach.answered(instant())
+        watch = Watch(database, peppers, availability, while_lost, health, readiness, utc_now, instant)
+        availability.answered(instant())
         async with locked(dsn, "LOCK TABLE schema_migration IN ACCESS EXCLUSIVE MODE"):
             looking = asyncio.create_task(watch.look())
             await until_somebody_waits(dsn)
-            reach.failed()
+            availability.failed()
             async with asyncio.timeout(PATIENCE):
                 await looking
 
@@ -442,7 +442,7 @@ async def test_a_notification_that_cannot_be_read_has_everything_looked_at(
     feeding.keep(1)
     async with feeding.running(dsn):
         await until_somebody_listens(dsn)
-        await until(lambda: feeding.reach.reached_at is not None)
+        await until(lambda: feeding.availability.reached_at is not None)
         async with feeding.database.transaction() as connection:
             await connection.execute("UPDATE workspace_revision SET revision = 9 WHERE workspace_id = $1", WORKSPACE_ID)
             await connection.execute("SELECT pg_notify('latchkey_change', 'of a later version')")
@@ -515,8 +515,8 @@ async def test_watchers_learn_nothing_of_other_workspaces_nor_of_management_keys
 async def test_watchers_learn_nothing_of_keys_of_apis_that_they_are_not_bound_to(feeding: Feeding) -> None:
     foreign, its_key = uuid_of(13), uuid_of(23)
     async with feeding.database.transaction() as connection:
-        await ApiRepository(connection).insert(make_api(WORKSPACE_ID, foreign, default=False))
-        await KeyRepository(connection).insert([make_key(api_id=foreign, key_id=its_key)])
+        await PostgresApis(connection).insert(make_api(WORKSPACE_ID, foreign, default=False))
+        await PostgresKeys(connection).insert([make_key(api_id=foreign, key_id=its_key)])
 
     with feeding.watchers.watching(make_caller(api_ids=frozenset({API_ID}))) as watch:
         await feeding.feed.look()

@@ -32,11 +32,11 @@ from latchkey.v1 import usage_service_pb2 as usage_pb
 from latchkey.v1 import verify_service_pb2 as verify_pb
 from latchkey_server.domain.keys.commands import Keys
 from latchkey_server.opening import utc_now
-from latchkey_server.storage.data_directory import temporary_data_dir
 from latchkey_server.storage.database import open_database
-from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
 from latchkey_server.storage.migrate import migrate
-from latchkey_server.storage.partitions import ensure_partitions
+from latchkey_server.storage.usage.partitions import ensure_partitions
 from tests.support.matrix_calls import METHODS, REQUEST_ID, Answer, call
 from tests.support.matrix_rows import ROWS
 from tests.support.matrix_world import (

@@ -16,11 +16,11 @@ from latchkey_server.domain import ids
 from latchkey_server.domain.usage.event import StoredEvent, UsageEvent, content_hash, default_requests, id_hash
 from latchkey_server.opening import open_storage, utc_now
 from latchkey_server.storage.database import Database
-from latchkey_server.storage.embedded import EmbeddedServer
-from latchkey_server.storage.leases import Lease
+from latchkey_server.storage.embedded.server import EmbeddedServer
 from latchkey_server.storage.migrate import migrate, migrations
-from latchkey_server.storage.partitions import ensure_partitions
-from latchkey_server.storage.usage import UsageRepository
+from latchkey_server.storage.upkeep.job_lease import JobLease
+from latchkey_server.storage.usage.partitions import ensure_partitions
+from latchkey_server.storage.usage.repository import PostgresUsage
 from latchkey_server.transport.convert_usage import read_event
 from tests.integration.test_schema import empty_database
 from tests.integration.test_usage import DUPLICATE, NEW, Event, asking, at, report, usd
@@ -165,7 +165,7 @@ async def record(database: Database, workspace_id: UUID, model: Model, made: Seq
     members = {key.key_id: key.member for key in model.keys}
     rows = [stored(item, members[item.key_id]) for item in made]
     async with database.transaction() as connection:
-        usage = UsageRepository(connection)
+        usage = PostgresUsage(connection)
         assert len(await usage.claim(workspace_id, rows)) == len(made)
         await usage.insert(workspace_id, rows, utc_now())
         await connection.execute(_ROLL_UPS)
@@ -267,7 +267,7 @@ async def test_a_server_that_does_not_count_by_label_neither_counts_nor_folds_af
 ) -> None:
     row = (ids.new_id(), utc_now(), ids.new_id(), 1, ids.new_id(), "", "", False, "", False, 1)
     async with database_of(before_labels) as database, database.connection() as connection:
-        lease = Lease(database, "fold")
+        lease = JobLease(database, "fold")
         assert await lease.take()
         await connection.execute(_COUNT, *row)
 

@@ -26,7 +26,7 @@ from latchkey.v1 import key_service_pb2 as keys_pb
 from latchkey.v1 import verify_service_pb2 as verify_pb
 from latchkey_server.domain.keys.commands import Keys
 from latchkey_server.observability import configure_logging
-from latchkey_server.storage.keys import KeyRepository
+from latchkey_server.storage.keys.keys import PostgresKeys
 from latchkey_server.transport.verify_servicer import VerifyServicer
 from tests.support.matrix_calls import Answer, call
 from tests.support.matrix_rows import ROWS
@@ -318,11 +318,11 @@ async def test_a_driver_s_error_tells_nobody_its_text(
 ) -> None:
     hidden = f"sk_{secrets.token_hex(19)}"
 
-    async def fail(repository: KeyRepository, *_arguments: object) -> None:
+    async def fail(repository: PostgresKeys, *_arguments: object) -> None:
         await repository._connection.execute(f"SELECT '{hidden}'::int")
 
-    monkeypatch.setattr(KeyRepository, "get", fail)
-    monkeypatch.setattr(KeyRepository, "page", fail)
+    monkeypatch.setattr(PostgresKeys, "get", fail)
+    monkeypatch.setattr(PostgresKeys, "page", fail)
     async with serving(dsn) as service:
         session = Session((await service.anonymous()).channel, presented={hidden})
         answers = [

@@ -17,8 +17,8 @@ import pytest
 from latchkey.v1 import environment_pb2, key_pb2, key_service_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain.ids import WORKSPACE, parse_id
 from latchkey_server.opening import utc_now
-from latchkey_server.storage.maintenance import Keeping
-from latchkey_server.storage.usage_packing import pack_some
+from latchkey_server.storage.upkeep.maintenance import Retention
+from latchkey_server.storage.usage.packing import pack_some
 from latchkey_server.upkeep import Readiness, Upkeep
 from tests.integration.test_keys import update
 from tests.integration.test_usage import NEW, Event, asking, at, event, key_in, nanos, query, report, usd
@@ -411,7 +411,7 @@ async def test_upkeep_is_done_by_one_server_at_a_time(owner: Client, dsn: str) -
     await connection.execute("DELETE FROM lease")
     await connection.execute("INSERT INTO lease VALUES ('maintain', 'somebody', now() + interval '1 minute')")
     async with database_of(dsn) as database:
-        assert await Upkeep(database, Keeping(ACCEPTED, None, None, COUNTS), Readiness(), utc_now).maintain() is None
+        assert await Upkeep(database, Retention(ACCEPTED, None, None, COUNTS), Readiness(), utc_now).maintain() is None
     await connection.execute("UPDATE lease SET end_time = now() - interval '1 second' WHERE name = 'maintain'")
     await maintain(dsn)
     row = await connection.fetchrow("SELECT holder, done_time IS NOT NULL FROM lease WHERE name = 'maintain'")

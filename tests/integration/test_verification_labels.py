@@ -34,7 +34,7 @@ from latchkey_server.domain.verify.model import Code
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database
 from latchkey_server.storage.store import PostgresStore, PostgresTransaction
-from latchkey_server.storage.usage_folding import retagged_workspaces
+from latchkey_server.storage.upkeep.folding import retagged_workspaces
 from tests.integration.test_keys import update
 from tests.integration.test_usage import at
 from tests.integration.test_usage_rollups import WIDTHS, ZONES, bucket_of
@@ -482,7 +482,7 @@ async def test_counts_by_label_are_kept_as_long_as_those_by_key(
 ) -> None:
     """In portions of whole quarters, after each of which both are the same."""
     print(f"TEST_SEED={SEED}")
-    monkeypatch.setattr("latchkey_server.storage.usage_retention.BATCH", 20)
+    monkeypatch.setattr("latchkey_server.storage.outcomes.retention.BATCH", 20)
     model = Model(SEED)
     workspace_id = await make_keys(owner, model, 4)
     later = NOW + timedelta(days=80)

@@ -9,7 +9,7 @@ import asyncpg
 import pytest_asyncio
 
 from latchkey_server.domain.keys.ports import KeyFilter
-from latchkey_server.storage.keys import KeyRepository
+from latchkey_server.storage.keys.keys import PostgresKeys
 from tests.support.plans import Explained, rows_seen, undone
 
 WORKSPACE = UUID(int=1)
@@ -63,7 +63,7 @@ FILTERS = {
 
 
 async def test_a_filtered_list_looks_at_few_keys_more_than_it_returns(explained: Explained) -> None:
-    repository = KeyRepository(explained)  # type: ignore[arg-type]
+    repository = PostgresKeys(explained)  # type: ignore[arg-type]
 
     seen = {}
     for asked, wanted in FILTERS.items():

@@ -16,12 +16,12 @@ from latchkey_server.domain.outcomes.report import VerificationFilter, Verificat
 from latchkey_server.domain.reporting.buckets import Width, buckets
 from latchkey_server.domain.usage.report import EventPage, Measure, UsageDimension, UsageFilter, UsageQuestion
 from latchkey_server.opening import utc_now
-from latchkey_server.storage.embedded import EmbeddedServer
-from latchkey_server.storage.keys import KeyRepository
-from latchkey_server.storage.usage import UsageRepository
-from latchkey_server.storage.usage_packing import pack_some
-from latchkey_server.storage.verification_folding import move_verifications
-from latchkey_server.storage.verification_reports import VerificationReportRepository
+from latchkey_server.storage.embedded.server import EmbeddedServer
+from latchkey_server.storage.keys.keys import PostgresKeys
+from latchkey_server.storage.outcomes.folding import move_verifications
+from latchkey_server.storage.outcomes.repository import PostgresVerifications
+from latchkey_server.storage.usage.packing import pack_some
+from latchkey_server.storage.usage.repository import PostgresUsage
 from tests.conftest import TEMPLATE
 from tests.support.plans import Explained, indexes_used, nodes, read_whole, rows_seen, undone
 
@@ -162,7 +162,7 @@ def only(*tables: str, rows: Mapping[str, int] = IN_A_MONTH) -> dict[str, int]:
 
 
 async def ask(explained: Explained, asked: UsageQuestion) -> None:
-    await UsageRepository(explained).report(WORKSPACE, asked)  # type: ignore[arg-type]
+    await PostgresUsage(explained).report(WORKSPACE, asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
@@ -242,7 +242,7 @@ def partitions(days: int) -> set[str]:
 
 @pytest.mark.parametrize("before", [None, TODAY - timedelta(days=9, hours=-1)])
 async def test_a_list_of_events_reads_about_a_page_of_its_days(explained: Explained, before: datetime | None) -> None:
-    await UsageRepository(explained).events(WORKSPACE, page(before=before))  # type: ignore[arg-type]
+    await PostgresUsage(explained).events(WORKSPACE, page(before=before))  # type: ignore[arg-type]
 
     check(explained, dict.fromkeys(partitions(2), PAGE + 1))
     for plan in explained.plans:
@@ -251,14 +251,14 @@ async def test_a_list_of_events_reads_about_a_page_of_its_days(explained: Explai
 
 async def test_a_list_of_the_events_of_a_label_reads_no_other_days(explained: Explained) -> None:
     wanted = UsageFilter(labels=("env 1",))
-    await UsageRepository(explained).events(WORKSPACE, page(wanted=wanted))  # type: ignore[arg-type]
+    await PostgresUsage(explained).events(WORKSPACE, page(wanted=wanted))  # type: ignore[arg-type]
 
     check(explained, dict.fromkeys(partitions(2), EVENTS) | {"key": KEYS})
 
 
 async def test_a_list_of_the_events_of_a_key_reads_those_of_the_key(explained: Explained) -> None:
     wanted = UsageFilter(key_ids=(key(7),))
-    await UsageRepository(explained).events(WORKSPACE, page(8, wanted))  # type: ignore[arg-type]
+    await PostgresUsage(explained).events(WORKSPACE, page(8, wanted))  # type: ignore[arg-type]
 
     check(explained, dict.fromkeys(partitions(8), EVENTS // KEYS))
     for plan in explained.plans:
@@ -267,7 +267,7 @@ async def test_a_list_of_the_events_of_a_key_reads_those_of_the_key(explained: E
 
 async def test_known_identities_are_looked_up_one_by_one(explained: Explained) -> None:
     hashes = [hashlib.md5(f"1 {day} {number}".encode()).digest() for day in range(1, 5) for number in range(25)]
-    known = await UsageRepository(explained).known(WORKSPACE, hashes)  # type: ignore[arg-type]
+    known = await PostgresUsage(explained).known(WORKSPACE, hashes)  # type: ignore[arg-type]
 
     assert len(known) == 100
     check(explained, {"usage_event_id": 100})
@@ -275,7 +275,7 @@ async def test_known_identities_are_looked_up_one_by_one(explained: Explained) -
 
 async def test_combinations_are_looked_up_by_key_and_day(explained: Explained) -> None:
     places = [(key(number), TODAY.date() - timedelta(days=number % 3)) for number in range(30)]
-    await UsageRepository(explained).combinations(WORKSPACE, places)  # type: ignore[arg-type]
+    await PostgresUsage(explained).combinations(WORKSPACE, places)  # type: ignore[arg-type]
 
     check(explained, {"usage_key_day": 30, "usage_key_quarter": 30 * 8})
 
@@ -283,7 +283,7 @@ async def test_combinations_are_looked_up_by_key_and_day(explained: Explained) -
 async def test_spend_in_the_window_reads_the_days_of_the_window(explained: Explained) -> None:
     since: dict[UUID, date | None] = {key(number): TODAY.date() - timedelta(days=number % 10) for number in range(40)}
     since |= {key(number): None for number in range(40, 50)}
-    await KeyRepository(explained).net_spend(WORKSPACE, since)  # type: ignore[arg-type]
+    await PostgresKeys(explained).net_spend(WORKSPACE, since)  # type: ignore[arg-type]
 
     check(explained, {"usage_key_day": 40 * 9, "usage_key_quarter": 50 * 9, "usage_key_total": 10})
 
@@ -297,7 +297,7 @@ async def test_packing_reads_the_days_that_it_packs(explained: Explained) -> Non
 
 async def test_combinations_of_verifications_are_looked_up_by_key_and_day(explained: Explained) -> None:
     places = [(key(number), TODAY.date() - timedelta(days=1 + number % 3)) for number in range(20)]
-    await VerificationReportRepository(explained).combinations(WORKSPACE, places)  # type: ignore[arg-type]
+    await PostgresVerifications(explained).combinations(WORKSPACE, places)  # type: ignore[arg-type]
 
     check(explained, {"verification_key_quarter": 20 * 24})
 
@@ -308,7 +308,7 @@ def asked(*group_by: By, wanted: VerificationFilter | None = None) -> Verificati
 
 
 async def ask_verifications(explained: Explained, question: VerificationQuestion) -> None:
-    await VerificationReportRepository(explained).report(WORKSPACE, question)  # type: ignore[arg-type]
+    await PostgresVerifications(explained).report(WORKSPACE, question)  # type: ignore[arg-type]
 
 
 async def test_a_report_on_verifications_by_label_reads_the_sums_by_label_and_of_keys_the_retagged_ones(

@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from latchkey_server.domain.freshness import HARD_BOUND
 from latchkey_server.domain.model import Change, ChangeKind, Key, Revision
 from latchkey_server.domain.verify.model import Record
-from latchkey_server.storage.key_cache import IDLE_SECONDS, KeyCache, Load
+from latchkey_server.storage.verify.cache import IDLE_SECONDS, KeyCache, Load
 from tests.unit.builders import (
     IDENTITY_ID,
     KEY_ID,

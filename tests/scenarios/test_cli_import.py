@@ -14,7 +14,7 @@ import pytest
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
 
 from latchkey.v1 import key_pb2, usage_pb2, usage_service_pb2
-from latchkey_server.storage.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
 from tests.support.cli import ended, latchkey, started
 from tests.support.process import DEADLINE, Serving, server_process
 from tests.support.service import Bearer, Client

@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from latchkey.v1 import key_pb2, verification_pb2
-from latchkey_server.storage.data_directory import temporary_data_dir
-from latchkey_server.storage.embedded import EmbeddedServer
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.server import EmbeddedServer
 from tests.support.process import run, server_process
 from tests.support.service import PEPPERS, Bearer, Client, rejection
 

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from latchkey.v1 import key_pb2, key_service_pb2, verification_pb2
 from latchkey_server.app import DATABASE_ENDED, build_workspaces
 from latchkey_server.opening import open_storage, utc_now
-from latchkey_server.storage.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
 from tests.support.process import DEADLINE, Serving, run, server_process
 from tests.support.service import PEPPERS, Bearer, Client, settings_for
 

@@ -11,8 +11,8 @@ import psutil
 
 from latchkey_server.app import build_workspaces
 from latchkey_server.opening import open_storage, utc_now
-from latchkey_server.storage.data_directory import temporary_data_dir
-from latchkey_server.storage.embedded import EmbeddedServer, embedded_postgres
+from latchkey_server.storage.embedded.data_directory import temporary_data_dir
+from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
 from tests.support.postgres import UNSYNCED, prepare
 from tests.support.process import DEADLINE, Serving, drained, server_process
 from tests.support.service import PEPPERS, Bearer, Client, settings_for

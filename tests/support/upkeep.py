@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from latchkey_server.domain.store import Clock
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database, open_database
-from latchkey_server.storage.maintenance import Done, Keeping
-from latchkey_server.storage.usage_rebuild import rebuild_usage
+from latchkey_server.storage.upkeep.maintenance import Retention, UpkeepResult
+from latchkey_server.storage.upkeep.rebuild import rebuild_usage
 from latchkey_server.upkeep import Readiness, Upkeep
 
 ACCEPTED = timedelta(days=35)
@@ -30,11 +30,11 @@ _LABEL_DIFFERENCES = f"""
 
 async def maintain(
     dsn: str, now: datetime | None = None, events: timedelta | None = None, identities: timedelta | None = None
-) -> Done:
+) -> UpkeepResult:
     """Do all upkeep once, as at ``now``, after the server's own if that is at it."""
     clock: Clock = utc_now if now is None else lambda: now
     async with database_of(dsn) as database:
-        upkeep = Upkeep(database, Keeping(ACCEPTED, events, identities, COUNTS), Readiness(), clock)
+        upkeep = Upkeep(database, Retention(ACCEPTED, events, identities, COUNTS), Readiness(), clock)
         async with asyncio.timeout(30):
             while True:
                 done = await upkeep.maintain()

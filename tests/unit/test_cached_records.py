@@ -13,10 +13,10 @@ from latchkey_server.domain.errors import DatabaseUnavailable, RevisionNotReache
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness, age, seen_revision
 from latchkey_server.domain.model import Change, ChangeKind, CreditState, Revision
 from latchkey_server.domain.verify.model import Record
-from latchkey_server.storage.cached_records import CachedRecords
-from latchkey_server.storage.key_cache import KeyCache
-from latchkey_server.storage.reach import Reach
-from latchkey_server.storage.records import DatabaseRecords
+from latchkey_server.storage.verify.availability import Availability
+from latchkey_server.storage.verify.cache import KeyCache
+from latchkey_server.storage.verify.cached_records import CachedRecords
+from latchkey_server.storage.verify.records import DatabaseRecords
 from tests.unit.builders import (
     KEY_ID,
     WORKSPACE_ID,
@@ -44,9 +44,13 @@ class World:
         self.open.set()
         self.asked: list[list[bytes]] = []
         self.revisions_asked = 0
-        self.cache, self.reach = KeyCache(1_000, 1_000_000), Reach()
+        self.cache, self.availability = KeyCache(1_000, 1_000_000), Availability()
         self.source = CachedRecords(
-            cast(DatabaseRecords, self), self.cache, self.reach, timedelta(seconds=STALE_IF_ERROR), lambda: self.now
+            cast(DatabaseRecords, self),
+            self.cache,
+            self.availability,
+            timedelta(seconds=STALE_IF_ERROR),
+            lambda: self.now,
         )
 
     async def records(self, sha256s: Sequence[bytes]) -> dict[bytes, Record]:
@@ -99,7 +103,7 @@ class World:
     def lose(self) -> None:
         """Let the database be gone, and known to be."""
         self.lost = True
-        self.reach.failed()
+        self.availability.failed()
 
     async def get(self, sha256: bytes) -> Record | DatabaseUnavailable | None:
         return (await self.source.records([sha256])).get(sha256)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from latchkey_server.storage.gather import BATCH_MAX, ENOUGH, FLIGHTS_MAX, Gather
+from latchkey_server.storage.verify.batching import BATCH_MAX, ENOUGH, FLIGHTS_MAX, LookupBatcher
 
 
 class Source:
@@ -32,7 +32,7 @@ class Source:
 async def test_look_ups_of_one_moment_are_one_query_and_each_key_is_in_it_once() -> None:
     source = Source()
     source.rows = {1: "a", 2: "b"}
-    gather = Gather(source.fetch)
+    gather = LookupBatcher(source.fetch)
 
     found = await asyncio.gather(gather.find(1), gather.find(2), gather.find(1), gather.find(3))
 
@@ -43,7 +43,7 @@ async def test_look_ups_of_one_moment_are_one_query_and_each_key_is_in_it_once()
 async def test_a_look_up_never_joins_a_query_that_was_sent_before_it_asked() -> None:
     source = Source()
     source.open.clear()
-    gather = Gather(source.fetch)
+    gather = LookupBatcher(source.fetch)
     early = asyncio.create_task(gather.find(1))
     await source.sent.wait()
 
@@ -58,7 +58,7 @@ async def test_a_look_up_never_joins_a_query_that_was_sent_before_it_asked() -> 
 async def test_while_queries_are_under_way_the_next_one_fills_up() -> None:
     source = Source()
     source.open.clear()
-    gather = Gather(source.fetch)
+    gather = LookupBatcher(source.fetch)
     waiting = []
     for key in range(ENOUGH * (FLIGHTS_MAX + 1)):
         waiting.append(asyncio.create_task(gather.find(key)))
@@ -73,7 +73,7 @@ async def test_while_queries_are_under_way_the_next_one_fills_up() -> None:
 
 async def test_a_lone_look_up_is_sent_at_once_and_one_in_company_waits_for_more() -> None:
     source = Source()
-    gather = Gather(source.fetch)
+    gather = LookupBatcher(source.fetch)
     await gather.find(1)
 
     for key in (2, 3, 4):
@@ -82,7 +82,7 @@ async def test_a_lone_look_up_is_sent_at_once_and_one_in_company_waits_for_more(
     assert len(source.queries) <= 1 + 3
 
 
-async def _later(gather: Gather[int, str], key: int, turns: int) -> None:
+async def _later(gather: LookupBatcher[int, str], key: int, turns: int) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
     await gather.find(key)
@@ -90,7 +90,7 @@ async def _later(gather: Gather[int, str], key: int, turns: int) -> None:
 
 async def test_a_query_is_bounded() -> None:
     source = Source()
-    gather = Gather(source.fetch)
+    gather = LookupBatcher(source.fetch)
 
     await gather.find_all(range(BATCH_MAX * 2 + 1))
 
@@ -101,7 +101,7 @@ async def test_a_cancelled_look_up_leaves_the_others_their_answer() -> None:
     source = Source()
     source.rows = {1: "a"}
     source.open.clear()
-    gather = Gather(source.fetch)
+    gather = LookupBatcher(source.fetch)
     cancelled, kept = asyncio.create_task(gather.find(1)), asyncio.create_task(gather.find(1))
     await source.sent.wait()
     cancelled.cancel()
@@ -114,7 +114,7 @@ async def test_a_cancelled_look_up_leaves_the_others_their_answer() -> None:
 async def test_a_failed_query_fails_its_look_ups_and_no_later_one() -> None:
     source = Source()
     source.error = RuntimeError("down")
-    gather = Gather(source.fetch)
+    gather = LookupBatcher(source.fetch)
     with pytest.raises(RuntimeError, match="down"):
         await asyncio.gather(gather.find(1), gather.find(2))
 

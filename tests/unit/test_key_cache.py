@@ -10,7 +10,7 @@ from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND
 from latchkey_server.domain.model import Change, ChangeKind, Key, KeyFields, Revision
 from latchkey_server.domain.verify.model import Record
-from latchkey_server.storage.key_cache import IDLE_SECONDS, KeyCache, Load, footprint
+from latchkey_server.storage.verify.cache import IDLE_SECONDS, KeyCache, Load, footprint
 from tests.unit.builders import (
     IDENTITY_ID,
     KEY_ID,

@@ -9,7 +9,7 @@ from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.observability import Metrics
-from latchkey_server.storage.key_cache import KeyCache
+from latchkey_server.storage.verify.cache import KeyCache
 from latchkey_server.transport.interceptors import Authentication
 from latchkey_server.transport.shortcut import Shortcut
 from tests.unit.builders import MANAGEMENT_KEY_ID, NOW, WORKSPACE_ID, make_management_key

@@ -6,7 +6,7 @@ from latchkey_server.domain.store import AnsweredRequest, RequestKey
 from latchkey_server.storage.database import Connection
 
 
-class RequestRepository:
+class PostgresRequests:
     """Answered requests of one transaction."""
 
     def __init__(self, connection: Connection) -> None:

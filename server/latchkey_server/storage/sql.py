@@ -63,3 +63,8 @@ def asked_labels(wanted: AskedLabels) -> list[str]:
 def placeholders(count: int) -> str:
     """Return ``$1, $2, …`` for that many values."""
     return ", ".join(f"${index}" for index in range(1, count + 1))
+
+
+def affected(status: str) -> int:
+    """Return the number of rows in what PostgreSQL answers to a statement, such as ``DELETE 3``."""
+    return int(status.rpartition(" ")[2])

@@ -4,17 +4,17 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from latchkey_server.domain.errors import DatabaseUnavailable
-from latchkey_server.storage.apis import ApiRepository
-from latchkey_server.storage.audit import AuditRepository
 from latchkey_server.storage.database import CONFLICTS, Connection, Database
-from latchkey_server.storage.identities import IdentityRepository
-from latchkey_server.storage.keys import KeyRepository
-from latchkey_server.storage.management_keys import ManagementKeyRepository
-from latchkey_server.storage.requests import RequestRepository
-from latchkey_server.storage.secrets import SecretRepository
-from latchkey_server.storage.usage import UsageRepository
-from latchkey_server.storage.verification_reports import VerificationReportRepository
-from latchkey_server.storage.workspaces import WorkspaceRepository
+from latchkey_server.storage.keys.keys import PostgresKeys
+from latchkey_server.storage.keys.secrets import PostgresSecrets
+from latchkey_server.storage.outcomes.repository import PostgresVerifications
+from latchkey_server.storage.requests import PostgresRequests
+from latchkey_server.storage.tenants.apis import PostgresApis
+from latchkey_server.storage.tenants.audit import PostgresAudit
+from latchkey_server.storage.tenants.identities import PostgresIdentities
+from latchkey_server.storage.tenants.management_keys import PostgresManagementKeys
+from latchkey_server.storage.tenants.workspaces import PostgresWorkspaces
+from latchkey_server.storage.usage.repository import PostgresUsage
 
 T = TypeVar("T")
 
@@ -25,16 +25,16 @@ class PostgresTransaction:
     """Every repository on one connection inside one transaction."""
 
     def __init__(self, connection: Connection) -> None:
-        self.workspaces = WorkspaceRepository(connection)
-        self.apis = ApiRepository(connection)
-        self.identities = IdentityRepository(connection)
-        self.keys = KeyRepository(connection)
-        self.secrets = SecretRepository(connection)
-        self.management_keys = ManagementKeyRepository(connection)
-        self.audit = AuditRepository(connection)
-        self.requests = RequestRepository(connection)
-        self.usage = UsageRepository(connection)
-        self.verifications = VerificationReportRepository(connection)
+        self.workspaces = PostgresWorkspaces(connection)
+        self.apis = PostgresApis(connection)
+        self.identities = PostgresIdentities(connection)
+        self.keys = PostgresKeys(connection)
+        self.secrets = PostgresSecrets(connection)
+        self.management_keys = PostgresManagementKeys(connection)
+        self.audit = PostgresAudit(connection)
+        self.requests = PostgresRequests(connection)
+        self.usage = PostgresUsage(connection)
+        self.verifications = PostgresVerifications(connection)
 
 
 class PostgresStore:

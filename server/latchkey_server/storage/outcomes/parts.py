@@ -1,0 +1,108 @@
+"""Where reports on verifications read from: counts by key or by label, as SQL.
+
+By label is enough where nothing is asked of single keys: a few rows a quarter of an hour, however many keys there are.
+Keys whose label has changed since they were folded are moved on the way: their counts are added under their label of
+now and subtracted where they are folded, so that a report follows the label at once.
+"""
+
+from collections.abc import Sequence
+
+from latchkey_server.domain.outcomes.by_label import NO_API
+from latchkey_server.domain.outcomes.counts import UNKNOWN
+from latchkey_server.domain.outcomes.report import VerificationDimension, VerificationFilter, VerificationQuestion
+from latchkey_server.storage.reporting.retagged import Retagged, moved_keys
+from latchkey_server.storage.sql import Conditions, asked_labels
+
+_KEPT = ("code", "management_key_id", "model", "tag", "prefix", "other")
+_NAMES = ", ".join(_KEPT)
+_COUNTED = ", ".join(f"v.{name}" for name in _KEPT)
+_KEY = "key k ON k.workspace_id = v.workspace_id AND k.key_id = v.key_id"
+
+
+def answered_by_label(question: VerificationQuestion) -> bool:
+    """Tell whether the counts by label know all that a question asks about."""
+    wanted = question.wanted
+    # Unknown secrets are one key, and nothing but that tells them from a key that is not there.
+    return VerificationDimension.KEY not in question.group_by and not (wanted.key_ids or wanted.unknown_secrets)
+
+
+def asks_about_labels(question: VerificationQuestion) -> bool:
+    """Tell whether it matters under which label a key is counted."""
+    return VerificationDimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
+
+
+def part_by_key(question: VerificationQuestion, where: Conditions) -> str:
+    """Return a common table expression ``part`` with bucket, key_id, environment, api_id and the counts.
+
+    The key of an unknown secret joins no key: its own id, its label and its api are NULL.
+    """
+    span = _Span(question, where)
+    of_keys = Conditions(span.within)
+    of_keys.arguments = where.arguments
+    of_keys.add_if(bool(question.wanted.key_ids), "v.key_id = ANY(?)", list(question.wanted.key_ids))
+    of_keys.add_if(question.wanted.unknown_secrets, "v.key_id = ?", UNKNOWN)
+    return (
+        f"part AS (SELECT {span.bucket} AS bucket, k.key_id, k.environment, k.api_id, {_COUNTED}, v.verifications "
+        f"FROM verification_key_quarter v LEFT JOIN {_KEY} WHERE {of_keys.text})"
+    )
+
+
+def part_by_label(question: VerificationQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:
+    """Return common table expressions, the last of which is ``part`` as by key, without key_id.
+
+    ``moved`` are the keys that are counted under another label than they carry now.
+    """
+    span = _Span(question, where)
+    no_api = f"{where.bind(NO_API)}::uuid"
+    folded = (
+        f"SELECT {span.bucket} AS bucket, CASE WHEN v.api_id <> {no_api} THEN v.environment END AS environment, "
+        f"nullif(v.api_id, {no_api}) AS api_id, {_COUNTED}, v.verifications "
+        f"FROM verification_label_quarter v WHERE {span.within}"
+    )
+    if not moved:
+        return f"part AS ({folded})"
+    grouped = f"bucket, environment, folded_environment, api_id, {_NAMES}"
+    return f"""
+        {moved_keys(where, moved)}, moved_part AS MATERIALIZED (
+            SELECT {grouped}, sum(verifications)::bigint AS verifications
+            FROM moved CROSS JOIN LATERAL (
+                SELECT {span.bucket} AS bucket, {_COUNTED}, v.verifications FROM verification_key_quarter v
+                WHERE {span.within} AND v.key_id = moved.key_id OFFSET 0
+            ) AS counted GROUP BY {grouped}
+        ), part AS (
+            {folded}
+            UNION ALL
+            SELECT bucket, environment, api_id, {_NAMES}, verifications FROM moved_part
+            UNION ALL
+            SELECT bucket, folded_environment, api_id, {_NAMES}, -verifications FROM moved_part
+        )
+    """
+
+
+def filter_part(where: Conditions, wanted: VerificationFilter) -> str:
+    """Return the filter of a report over ``part``; what is beyond the combinations kept apart matches no free text."""
+    filters = Conditions("true")
+    filters.arguments = where.arguments
+    labels = asked_labels(wanted)
+    filters.add_if(bool(labels), "environment = ANY(?)", labels)
+    filters.add_if(bool(wanted.codes), "code = ANY(?)", [int(code) for code in wanted.codes])
+    filters.add_if(bool(wanted.api_ids), "api_id = ANY(?)", list(wanted.api_ids))
+    filters.add_if(bool(wanted.calling_service_ids), "management_key_id = ANY(?)", list(wanted.calling_service_ids))
+    filters.add_if(bool(wanted.models), "NOT other AND model = ANY(?)", list(wanted.models))
+    filters.add_if(bool(wanted.tags), "NOT other AND tag = ANY(?)", list(wanted.tags))
+    return filters.text
+
+
+class _Span:
+    """Which rows of a table ``v`` a question is about, and the number of the bucket that one lies in."""
+
+    def __init__(self, question: VerificationQuestion, where: Conditions) -> None:
+        buckets = question.buckets
+        starts, start, end = (
+            where.bind(value) for value in ([start for start, _ in buckets], buckets[0][0], buckets[-1][1])
+        )
+        self.bucket = f"width_bucket(v.quarter, {starts}::timestamptz[]) - 1"
+        self.within = (
+            f"v.workspace_id = $1 AND v.quarter >= {start}::timestamptz AND v.quarter < {end}::timestamptz "
+            f"AND {'v.tagged' if question.by_tag else 'NOT v.tagged'}"
+        )

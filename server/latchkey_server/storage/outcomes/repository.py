@@ -1,0 +1,118 @@
+"""Reports of verifications: which were taken, the uses of keys that they tell, and their counts by outcome."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from latchkey_server.domain.outcomes.by_label import LabelCount
+from latchkey_server.domain.outcomes.counts import CountRow, VerificationCombination
+from latchkey_server.domain.outcomes.report import VerificationQuestion, VerificationReport
+from latchkey_server.domain.usage.combinations import KeyDay
+from latchkey_server.storage.database import Connection
+from latchkey_server.storage.outcomes.reports import report
+
+PORTION = 1_000
+"""Rows written by one statement."""
+
+_KEY = {"key_id": "uuid"}
+_LABEL = {"environment": "text", "api_id": "uuid"}
+_REST = {
+    "code": "smallint",
+    "management_key_id": "uuid",
+    "model": "text",
+    "tag": "text",
+    "tagged": "boolean",
+    "prefix": "text",
+    "other": "boolean",
+    "verifications": "bigint",
+}
+
+
+def _adding(table: str, of: Mapping[str, str]) -> str:
+    """Return a statement that adds rows to a table of counts."""
+    columns = {"quarter": "timestamptz", **of, **_REST}
+    place = ", ".join(name for name in columns if name != "verifications")
+    arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(columns.values(), 2))
+    return (
+        f"INSERT INTO {table} AS v (workspace_id, {place}, verifications) "
+        f"SELECT $1, * FROM unnest({arrays}) ON CONFLICT (workspace_id, {place}) "
+        "DO UPDATE SET verifications = v.verifications + excluded.verifications"
+    )
+
+
+_COUNT = _adding("verification_key_quarter", _KEY)
+_COUNT_BY_LABEL = _adding("verification_label_quarter", _LABEL)
+# Place by place: as a join it may be answered by reading all that the workspace has.
+_COMBINATIONS = """
+    SELECT p.key_id, p.day, c.*
+    FROM unnest($2::uuid[], $3::date[]) AS p(key_id, day) CROSS JOIN LATERAL (
+        SELECT DISTINCT management_key_id, model, tag, prefix FROM verification_key_quarter
+        WHERE workspace_id = $1 AND key_id = p.key_id AND NOT other
+            AND quarter >= p.day::timestamp AT TIME ZONE 'UTC'
+            AND quarter < (p.day + 1)::timestamp AT TIME ZONE 'UTC'
+    ) AS c
+"""
+
+
+class PostgresVerifications:
+    """Reports of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def advance(self, workspace_id: UUID, client_id: str, sequence: int, now: datetime) -> bool:
+        advanced = await self._connection.fetchval(
+            "INSERT INTO verification_report AS r (workspace_id, client_id, sequence, report_time) "
+            "VALUES ($1, $2, $3, $4) ON CONFLICT (workspace_id, client_id) DO UPDATE "
+            "SET sequence = excluded.sequence, report_time = excluded.report_time "
+            "WHERE r.sequence < excluded.sequence RETURNING true",
+            workspace_id,
+            client_id,
+            sequence,
+            now,
+        )
+        return bool(advanced)
+
+    async def used(self, workspace_id: UUID, api_ids: frozenset[UUID], used: Mapping[UUID, datetime]) -> None:
+        ordered = sorted(used.items())
+        # In portions, and in the order of their keys, so that two servers can't wait for each other in a circle.
+        for begin in range(0, len(ordered), PORTION):
+            portion = ordered[begin : begin + PORTION]
+            await self._connection.execute(
+                "INSERT INTO key_last_used AS u (workspace_id, key_id, last_used_time) "
+                "SELECT $1, k.key_id, t.used FROM unnest($2::uuid[], $3::timestamptz[]) AS t(key_id, used) "
+                "JOIN key k ON k.workspace_id = $1 AND k.key_id = t.key_id "
+                "WHERE cardinality($4::uuid[]) = 0 OR k.api_id = ANY($4) ORDER BY k.key_id "
+                "ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_used_time = excluded.last_used_time "
+                "WHERE u.last_used_time < excluded.last_used_time",
+                workspace_id,
+                [key_id for key_id, _ in portion],
+                [moment for _, moment in portion],
+                list(api_ids),
+            )
+
+    async def combinations(
+        self, workspace_id: UUID, key_days: Sequence[KeyDay]
+    ) -> Mapping[KeyDay, set[VerificationCombination]]:
+        rows = await self._connection.fetch(
+            _COMBINATIONS, workspace_id, [key_id for key_id, _ in key_days], [day for _, day in key_days]
+        )
+        found: dict[KeyDay, set[VerificationCombination]] = {key_day: set() for key_day in key_days}
+        for row in rows:
+            key_id, day, *combination = row
+            found[key_id, day].add(VerificationCombination(*combination))
+        return found
+
+    async def count(self, workspace_id: UUID, rows: Sequence[CountRow]) -> None:
+        await self._add(_COUNT, workspace_id, rows)
+
+    async def count_by_label(self, workspace_id: UUID, rows: Sequence[LabelCount]) -> None:
+        await self._add(_COUNT_BY_LABEL, workspace_id, rows)
+
+    async def _add(self, statement: str, workspace_id: UUID, rows: Sequence[CountRow | LabelCount]) -> None:
+        for begin in range(0, len(rows), PORTION):
+            portion = rows[begin : begin + PORTION]
+            await self._connection.execute(statement, workspace_id, *map(list, zip(*portion, strict=True)))
+
+    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationReport:
+        return await report(self._connection, workspace_id, question)

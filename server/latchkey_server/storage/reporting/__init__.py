@@ -1,0 +1,1 @@
+"""What reports on usage and on verifications have in common as SQL."""

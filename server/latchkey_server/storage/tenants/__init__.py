@@ -1,0 +1,1 @@
+"""Workspaces, apis, identities, management keys and the audit log in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Usage events, their identities and their roll-ups in PostgreSQL."""

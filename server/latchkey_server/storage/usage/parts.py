@@ -1,0 +1,211 @@
+"""Where reports on usage read from: parts of buckets, by key or by label, as SQL.
+
+By label is enough where nothing is asked of single keys: a few rows a quarter of an hour, however many keys and events
+there are. Keys whose label has changed since their usage was folded are moved on the way: what they used is added under
+their label of now and subtracted where it is folded, so that a report follows the label at once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from latchkey_server.domain.reporting.day_parts import DayPart, day_parts
+from latchkey_server.domain.usage.report import UsageDimension, UsageFilter, UsageQuestion
+from latchkey_server.storage.reporting.retagged import Retagged, moved_keys
+from latchkey_server.storage.sql import Conditions, asked_labels
+from latchkey_server.storage.usage.columns import NAMES, SUMMED, TEXTS, each
+
+_BOTH_LABELS = "environment, folded_environment, api_id"
+
+_OF_KEYS = frozenset({UsageDimension.KEY, UsageDimension.MEMBER, UsageDimension.IDENTITY})
+
+
+def answered_by_label(question: UsageQuestion) -> bool:
+    """Tell whether the roll-up by label knows all that a question asks about."""
+    wanted = question.wanted
+    return not _OF_KEYS.intersection(question.group_by) and not (
+        wanted.key_ids or wanted.members or wanted.external_ids
+    )
+
+
+def asks_about_labels(question: UsageQuestion) -> bool:
+    """Tell whether an answer depends on which label a key carries: else what moved is the same under either."""
+    return UsageDimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
+
+
+def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:
+    """Return common table expressions, the last of which is ``part`` with bucket, environment, api_id and the rest.
+
+    ``moved`` are the keys that are folded under another label than that of now.
+    """
+    span = _Span(question, where)
+    folded = f"""
+        SELECT {span.bucket("quarter")} AS bucket, environment, api_id, model, task, other, {NAMES}
+        FROM usage_label_quarter WHERE workspace_id = $1 AND quarter >= {span.start} AND quarter < {span.end}
+    """
+    if not moved:
+        return f"part AS ({folded})"
+    return f"""
+        {_moved_part(question, span, where, moved)}, part AS (
+            {folded}
+            UNION ALL
+            SELECT bucket, environment, api_id, model, task, other, {NAMES} FROM moved_part
+            UNION ALL
+            SELECT bucket, folded_environment, api_id, model, task, other, {each("-{}".format)} FROM moved_part
+        )
+    """
+
+
+def _moved_part(question: UsageQuestion, span: "_Span", where: Conditions, moved: Sequence[Retagged]) -> str:
+    """Return common table expressions, the last of which is ``moved_part``: sums of moved keys by both their labels."""
+    keys = _Keys(f"{_BOTH_LABELS}, model, task, other", _of_each_moved)
+    whole, cut = _packed_days(question)
+    queries, held = [_unpacked(span, keys)], ""
+    if whole:
+        queries.append(_whole_days(whole, where, keys))
+    if cut:
+        held = f"held AS MATERIALIZED ({_held(cut, where, keys)}),"
+        queries.append(_differences(cut, where, keys))
+    return f"""
+        {moved_keys(where, moved)}, {held} moved_part AS MATERIALIZED (
+            SELECT bucket, {keys.columns}, {SUMMED} FROM ({" UNION ALL ".join(queries)}) AS p
+            GROUP BY bucket, {keys.columns}
+        )
+    """
+
+
+def parts_by_key(question: UsageQuestion, where: Conditions) -> str:
+    """Return a common table expression ``part`` with bucket, key_id, member and the rest, and the key's own facts."""
+    span = _Span(question, where)
+    key_ids = f"{where.bind(list(question.wanted.key_ids))}::uuid[]" if question.wanted.key_ids else None
+    keys = _Keys(f"key_id, {TEXTS}", lambda table, within: _of_workspace(table, within, key_ids))
+    whole, cut = _packed_days(question)
+    queries = [_unpacked(span, keys)]
+    if whole:
+        queries.append(_whole_days(whole, where, keys))
+    if cut:
+        queries.append(_cut_days(cut, where, keys))
+    return f"""
+        part AS (
+            SELECT p.*, k.environment, k.api_id, i.external_id
+            FROM ({" UNION ALL ".join(queries)}) AS p
+            JOIN key k ON k.workspace_id = $1 AND k.key_id = p.key_id
+            LEFT JOIN identity i ON i.workspace_id = $1 AND i.identity_id = k.identity_id
+        )
+    """
+
+
+def filter_parts(where: Conditions, wanted: UsageFilter, *, by_key: bool) -> str:
+    """Return the filter of a report over ``part``; what is beyond the combinations kept apart matches no free text."""
+    filters = Conditions("true")
+    filters.arguments = where.arguments
+    labels = asked_labels(wanted)
+    filters.add_if(bool(labels), "environment = ANY(?)", labels)
+    filters.add_if(bool(wanted.api_ids), "api_id = ANY(?)", list(wanted.api_ids))
+    filters.add_if(bool(wanted.models), "NOT other AND model = ANY(?)", list(wanted.models))
+    filters.add_if(bool(wanted.tasks), "NOT other AND task = ANY(?)", list(wanted.tasks))
+    if by_key:
+        filters.add_if(bool(wanted.members), "NOT other AND member = ANY(?)", list(wanted.members))
+        filters.add_if(bool(wanted.external_ids), "coalesce(external_id, '') = ANY(?)", list(wanted.external_ids))
+    return filters.text
+
+
+class _Span:
+    """The range of a question and its buckets, bound to a statement once."""
+
+    def __init__(self, question: UsageQuestion, where: Conditions) -> None:
+        buckets = question.buckets
+        self._starts = where.bind([start for start, _ in buckets])
+        self.start = f"{where.bind(buckets[0][0])}::timestamptz"
+        self.end = f"{where.bind(buckets[-1][1])}::timestamptz"
+
+    def bucket(self, instant: str) -> str:
+        """Return the number of the bucket that an instant lies in."""
+        return f"width_bucket({instant}, {self._starts}::timestamptz[]) - 1"
+
+
+class _Keys(NamedTuple):
+    """What is read of keys' usage, and how: ``rows`` gives a table's rows under a condition, as a source ``r``."""
+
+    columns: str
+    rows: Callable[[str, str], str]
+
+
+def _of_workspace(table: str, within: str, key_ids: str | None) -> str:
+    among = "" if key_ids is None else f" AND key_id = ANY({key_ids})"
+    return f"(SELECT * FROM {table} WHERE workspace_id = $1 AND {within}{among}) AS r"
+
+
+def _of_each_moved(table: str, within: str) -> str:
+    """Return the rows of moved keys with both their labels, key by key: as a mere join it may read all keys' rows."""
+    return (
+        f"moved CROSS JOIN LATERAL (SELECT * FROM {table} WHERE workspace_id = $1 AND key_id = moved.key_id "
+        f"AND {within} OFFSET 0) AS r"
+    )
+
+
+def _packed_days(question: UsageQuestion) -> tuple[list[DayPart], list[DayPart]]:
+    """Return the days that lie whole in a bucket, and the parts of those that a bucket's edge cuts."""
+    parts = day_parts(question.buckets)
+    return [part for part in parts if part.whole], [part for part in parts if not part.whole]
+
+
+def _unpacked(span: _Span, keys: _Keys) -> str:
+    rows = keys.rows("usage_key_quarter", f"quarter >= {span.start} AND quarter < {span.end}")
+    return f"SELECT {span.bucket('quarter')} AS bucket, {keys.columns}, {NAMES} FROM {rows}"
+
+
+def _whole_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
+    days = where.bind([part.day for part in parts])
+    buckets = where.bind([part.bucket for part in parts])
+    return (
+        f"SELECT s.bucket, {keys.columns}, {NAMES} FROM {keys.rows('usage_key_day', _between(parts, where))} "
+        f"JOIN unnest({days}::date[], {buckets}::integer[]) AS s(day, bucket) USING (day)"
+    )
+
+
+def _cut_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
+    """Return what lies between two quarters of a day: its running sum at the one less that at the other."""
+    columns = [[part.day for part in parts], *([part[at] for part in parts] for at in (1, 2, 3))]
+    days, starts, ends, buckets = (where.bind(column) for column in columns)
+    held = each(lambda name: f"{name}[i.upto] - coalesce({name}[i.before], 0) AS {name}")
+    return (
+        f"SELECT s.bucket, {keys.columns}, {held} "
+        f"FROM {keys.rows('usage_key_day_running', _between(parts, where))} "
+        f"JOIN unnest({days}::date[], {starts}::smallint[], {ends}::smallint[], {buckets}::integer[]) "
+        "AS s(day, first, last, bucket) USING (day) "
+        "CROSS JOIN LATERAL (SELECT width_bucket((s.first - 1)::smallint, quarters) AS before, "
+        "width_bucket((s.last - 1)::smallint, quarters) AS upto) AS i WHERE i.upto > i.before"
+    )
+
+
+def _held(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
+    """Return the running sums of many keys together at each quarter that cuts a day or ends it, each read once.
+
+    What is summed up are numbers taken out of the arrays, and not the arrays, should they be sorted for it.
+    """
+    edges = sorted({(part.day, edge) for part in parts for edge in (part.start, part.end) if edge})
+    days, quarters = (where.bind(column) for column in map(list, zip(*edges, strict=True)))
+    return (
+        f"SELECT day, edge, {keys.columns}, {SUMMED} FROM ("
+        f"SELECT day, edge, {keys.columns}, {each(lambda name: f'{name}[i.upto] AS {name}')} "
+        f"FROM {keys.rows('usage_key_day_running', _between(parts, where))} "
+        f"JOIN unnest({days}::date[], {quarters}::smallint[]) AS e(day, edge) USING (day) "
+        "CROSS JOIN LATERAL (SELECT width_bucket((edge - 1)::smallint, quarters) AS upto) AS i "
+        f"WHERE i.upto > 0 OFFSET 0) AS at_edge GROUP BY day, edge, {keys.columns}"
+    )
+
+
+def _differences(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
+    """Return what lies in each part of a day: what is ``held`` at its end, less what is at its start."""
+    ends = [(part.day, part.end, part.bucket, 1) for part in parts]
+    starts = [(part.day, part.start, part.bucket, -1) for part in parts if part.start]
+    days, quarters, buckets, signs = (where.bind(column) for column in map(list, zip(*ends, *starts, strict=True)))
+    return (
+        f"SELECT s.bucket, {keys.columns}, {each('s.sign * {}'.format)} "
+        f"FROM held JOIN unnest({days}::date[], {quarters}::smallint[], {buckets}::integer[], {signs}::integer[]) "
+        "AS s(day, edge, bucket, sign) USING (day, edge)"
+    )
+
+
+def _between(parts: Sequence[DayPart], where: Conditions) -> str:
+    return f"day BETWEEN {where.bind(parts[0].day)} AND {where.bind(parts[-1].day)}"
