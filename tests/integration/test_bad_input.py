@@ -76,7 +76,7 @@ def refilled(interval: int, amount: int = 5, day: int | None = None, budget: int
 
 
 def capped(amount: Money, reset: int = 0) -> key_pb2.Key:
-    return Key(spend_limit=key_pb2.SpendLimit(amount=amount, reset=key_pb2.SpendReset.ValueType(reset)))
+    return Key(spend_limit=key_pb2.SpendLimit(amount=amount, reset_interval=key_pb2.SpendReset.ValueType(reset)))
 
 
 def modelled(*models: str) -> key_pb2.Key:
@@ -136,7 +136,7 @@ BAD_KEY: list[tuple[str, key_pb2.Key]] = [
     ("key.spend_limit.amount", capped(usd(2**63 - 1))),
     ("key.spend_limit.amount.currency_code", capped(usd(1, currency="EUR"))),
     ("key.spend_limit.amount.currency_code", capped(usd(1, currency=""))),
-    ("key.spend_limit.reset", capped(usd(1), UNKNOWN_ENUM)),
+    ("key.spend_limit.reset_interval", capped(usd(1), UNKNOWN_ENUM)),
     ("key.credits.amount", Key(credits=key_pb2.Credits(amount=-1))),
     ("key.credits.amount", Key(credits=key_pb2.Credits(amount=10**12 + 1))),
     ("key.credits.refill.interval", refilled(0)),

@@ -134,8 +134,8 @@ async def insert_workspace(connection: Connection, workspace_id: UUID, api_id: U
     await workspaces.append_changes(workspace_id, 0, [Change(ChangeKind.WORKSPACE_CHANGED, workspace_id)], NOW)
 
 
-def make_api(workspace_id: UUID, api_id: UUID, *, default: bool = True) -> Api:
-    return Api(workspace_id, api_id, str(api_id), default, NOW, NOW, 1)
+def make_api(workspace_id: UUID, api_id: UUID, *, is_default: bool = True) -> Api:
+    return Api(workspace_id, api_id, str(api_id), is_default, NOW, NOW, 1)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -515,7 +515,7 @@ async def test_watchers_learn_nothing_of_other_workspaces_nor_of_management_keys
 async def test_watchers_learn_nothing_of_keys_of_apis_that_they_are_not_bound_to(feeding: Feeding) -> None:
     foreign, its_key = uuid_of(13), uuid_of(23)
     async with feeding.database.transaction() as connection:
-        await PostgresApis(connection).insert(make_api(WORKSPACE_ID, foreign, default=False))
+        await PostgresApis(connection).insert(make_api(WORKSPACE_ID, foreign, is_default=False))
         await PostgresKeys(connection).insert([make_key(api_id=foreign, key_id=its_key)])
 
     with feeding.watchers.watching(make_caller(api_ids=frozenset({API_ID}))) as watch:

@@ -73,7 +73,7 @@ def full_key() -> key_pb2.Key:
         model_limits=key_pb2.ModelLimits(enabled=True, models=["m1", "m2"]),
         allow_ips=["10.0.0.0/8", "2001:db8::1"],
         scopes=["docs.*", "mail.read"],
-        spend_limit=key_pb2.SpendLimit(amount=usd(10, 5), reset=key_pb2.SPEND_RESET_WEEKLY),
+        spend_limit=key_pb2.SpendLimit(amount=usd(10, 5), reset_interval=key_pb2.SPEND_RESET_WEEKLY),
         credits=key_pb2.Credits(
             amount=7,
             refill=key_pb2.CreditRefill(interval=key_pb2.REFILL_INTERVAL_MONTHLY, amount=9, day_of_month=31),

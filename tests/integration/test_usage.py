@@ -362,7 +362,7 @@ async def test_the_member_is_stamped_at_ingestion(owner: Client) -> None:
 
 
 async def test_spend_in_the_window_counts_against_the_cap_and_exhausts_the_key(owner: Client) -> None:
-    cap = key_pb2.SpendLimit(amount=usd(1_000), reset=key_pb2.SPEND_RESET_DAILY)
+    cap = key_pb2.SpendLimit(amount=usd(1_000), reset_interval=key_pb2.SPEND_RESET_DAILY)
     key_id = (await owner.create_key(key_pb2.Key(spend_limit=cap))).key.key_id
     await report(owner, [event(key_id, "now", cost=1_500), event(key_id, "then", moment=TODAY - timedelta(hours=1))])
 

@@ -101,7 +101,7 @@ def test_a_keys_fields_stand_beside_its_other_facts() -> None:
         "model_limits": {"enabled": True, "models": ["small", "large"]},
         "allow_ips": ["10.0.0.0/8", "2001:db8::1"],
         "scopes": ["docs.*", "docs.read"],
-        "spend_limit": {"amount": 3_000_000_000, "reset": "WEEKLY"},
+        "spend_limit": {"amount": 3_000_000_000, "reset_interval": "WEEKLY"},
         "credits": {"amount": 5, "refill": {"interval": "MONTHLY", "amount": 9, "day_of_month": 31}},
         "ratelimits": [
             {"name": "requests", "limit": 10, "window": "60s", "auto_apply": True, "on_unavailable": "DENY"}

@@ -271,7 +271,9 @@ async def _drain(stream: asyncio.StreamReader | None) -> None:
 
 
 def _monthly_cap(dollars: int) -> key_pb2.SpendLimit:
-    return key_pb2.SpendLimit(amount=Money(currency_code="USD", units=dollars), reset=key_pb2.SPEND_RESET_MONTHLY)
+    return key_pb2.SpendLimit(
+        amount=Money(currency_code="USD", units=dollars), reset_interval=key_pb2.SPEND_RESET_MONTHLY
+    )
 
 
 def _quarters(rows: Sequence[TraceRow], ending_at: datetime) -> tuple[datetime, datetime]:

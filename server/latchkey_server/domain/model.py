@@ -111,7 +111,7 @@ class Api:
     workspace_id: UUID
     api_id: UUID
     name: str
-    default: bool
+    is_default: bool
     create_time: datetime
     update_time: datetime
     revision: int
@@ -230,7 +230,7 @@ class SpendLimit:
     """A spend cap in nano-dollars, never 0: no cap is no SpendLimit."""
 
     amount: int
-    reset: SpendReset
+    reset_interval: SpendReset
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def api_message(api: Api) -> api_pb2.Api:
         api_id=ids.format_id(ids.API, api.api_id),
         workspace_id=ids.format_id(ids.WORKSPACE, api.workspace_id),
         name=api.name,
-        default=api.default,
+        is_default=api.is_default,
         create_time=timestamp(api.create_time),
         update_time=timestamp(api.update_time),
         etag=etag_of(api.revision),

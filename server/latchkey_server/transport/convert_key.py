@@ -57,7 +57,7 @@ MUTABLE: Final = (
     "scopes",
     "spend_limit",
     "spend_limit.amount",
-    "spend_limit.reset",
+    "spend_limit.reset_interval",
     "credits",
     "credits.amount",
     "credits.refill",
@@ -295,15 +295,17 @@ def _read_model_limits(message: key_pb2.Key, found: Violations) -> ModelLimits |
 def _read_spend_limit(message: key_pb2.Key, found: Violations) -> SpendLimit | None:
     if not message.HasField("spend_limit"):
         return None
-    amount = read_money(found, "spend_limit.amount", message.spend_limit, "amount") or 0
-    reset = read_enum(found, "spend_limit.reset", SpendReset, message.spend_limit.reset, SpendReset.NONE)
-    return SpendLimit(amount, reset)
+    cap = message.spend_limit
+    amount = read_money(found, "spend_limit.amount", cap, "amount") or 0
+    interval = read_enum(found, "spend_limit.reset_interval", SpendReset, cap.reset_interval, SpendReset.NONE)
+    return SpendLimit(amount, interval)
 
 
 def _spend_limit_message(limit: SpendLimit | None) -> key_pb2.SpendLimit | None:
     if limit is None:
         return None
-    return key_pb2.SpendLimit(amount=money(limit.amount), reset=key_pb2.SpendReset.ValueType(limit.reset))
+    interval = key_pb2.SpendReset.ValueType(limit.reset_interval)
+    return key_pb2.SpendLimit(amount=money(limit.amount), reset_interval=interval)
 
 
 def _read_credits(message: key_pb2.Key, found: Violations) -> Credits | None:

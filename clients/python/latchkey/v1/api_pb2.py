@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15latchkey/v1/api.proto\x12\x0blatchkey.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x03\x41pi\x12\x14\n\x06\x61pi_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cworkspace_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x42\x07\n\x05_nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15latchkey/v1/api.proto\x12\x0blatchkey.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x01\n\x03\x41pi\x12\x14\n\x06\x61pi_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cworkspace_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\nis_default\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x42\x07\n\x05_nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_API'].fields_by_name['api_id']._serialized_options = b'\342A\001\003'
   _globals['_API'].fields_by_name['workspace_id']._loaded_options = None
   _globals['_API'].fields_by_name['workspace_id']._serialized_options = b'\342A\001\003'
-  _globals['_API'].fields_by_name['default']._loaded_options = None
-  _globals['_API'].fields_by_name['default']._serialized_options = b'\342A\001\003'
+  _globals['_API'].fields_by_name['is_default']._loaded_options = None
+  _globals['_API'].fields_by_name['is_default']._serialized_options = b'\342A\001\003'
   _globals['_API'].fields_by_name['create_time']._loaded_options = None
   _globals['_API'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_API'].fields_by_name['update_time']._loaded_options = None
@@ -46,5 +46,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_API'].fields_by_name['etag']._loaded_options = None
   _globals['_API'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
   _globals['_API']._serialized_start=105
-  _globals['_API']._serialized_end=341
+  _globals['_API']._serialized_end=344
 # @@protoc_insertion_point(module_scope)

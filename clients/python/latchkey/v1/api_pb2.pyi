@@ -26,7 +26,7 @@ class Api(_message.Message):
     API_ID_FIELD_NUMBER: _builtins.int
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    DEFAULT_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -36,8 +36,8 @@ class Api(_message.Message):
     """workspace_id is the tenant that the api belongs to, `ws_…`."""
     name: _builtins.str
     """name is a display name, at most 128 code points."""
-    default: _builtins.bool
-    """default is true for the workspace's default api, which can't be deleted."""
+    is_default: _builtins.bool
+    """is_default is true for the workspace's default api, which can't be deleted."""
     etag: _builtins.str
     """etag changes with every change; opaque."""
     @_builtins.property
@@ -54,14 +54,14 @@ class Api(_message.Message):
         api_id: _builtins.str = ...,
         workspace_id: _builtins.str = ...,
         name: _builtins.str | None = ...,
-        default: _builtins.bool = ...,
+        is_default: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "create_time", b"create_time", "name", b"name", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "api_id", b"api_id", "create_time", b"create_time", "default", b"default", "etag", b"etag", "name", b"name", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "api_id", b"api_id", "create_time", b"create_time", "etag", b"etag", "is_default", b"is_default", "name", b"name", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015

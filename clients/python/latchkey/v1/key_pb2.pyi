@@ -433,9 +433,9 @@ class SpendLimit(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AMOUNT_FIELD_NUMBER: _builtins.int
-    RESET_FIELD_NUMBER: _builtins.int
-    reset: Global___SpendReset.ValueType
-    """reset is how often the cap begins anew. UNSPECIFIED means NONE. Windows are computed in UTC, never reset by a job."""
+    RESET_INTERVAL_FIELD_NUMBER: _builtins.int
+    reset_interval: Global___SpendReset.ValueType
+    """reset_interval is how often the cap begins anew. UNSPECIFIED means NONE. Windows are computed in UTC, never reset by a job."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """amount is the cap in USD; 0 means unlimited. At most 1,000,000,000 USD, to the nano-dollar."""
@@ -444,11 +444,11 @@ class SpendLimit(_message.Message):
         self,
         *,
         amount: _money_pb2.Money | None = ...,
-        reset: Global___SpendReset.ValueType = ...,
+        reset_interval: Global___SpendReset.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "reset", b"reset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "reset_interval", b"reset_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,11 @@ async def view_keys(tx: Transaction, workspace_id: UUID, keys: Sequence[Key], no
     balances = await tx.keys.balances(workspace_id, [key.key_id for key in keys if key.fields.credits])
     spent = await tx.keys.net_spend(
         workspace_id,
-        {key.key_id: spend_window(key.fields.spend_limit.reset, now)[0] for key in keys if key.fields.spend_limit},
+        {
+            key.key_id: spend_window(key.fields.spend_limit.reset_interval, now)[0]
+            for key in keys
+            if key.fields.spend_limit
+        },
     )
     views = []
     for key in keys:

@@ -27,5 +27,5 @@ def spend_state(limit: SpendLimit | None, spent: int, now: datetime) -> SpendSta
     """Return how far a cap is used, given the net spend of the current window in nano-dollars."""
     if limit is None:
         return None
-    _, end = spend_window(limit.reset, now)
+    _, end = spend_window(limit.reset_interval, now)
     return SpendState(limit=limit.amount, spent=spent, reserved=0, window_end=end)

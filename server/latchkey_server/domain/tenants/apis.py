@@ -18,9 +18,9 @@ from latchkey_server.domain.validation import NAME_MAX, Violations, check_text
 DEFAULT_NAME = "default"
 
 
-def new_api(workspace_id: UUID, name: str, now: datetime, revision: int, *, default: bool = False) -> Api:
+def new_api(workspace_id: UUID, name: str, now: datetime, revision: int, *, is_default: bool = False) -> Api:
     """Return a fresh api."""
-    return Api(workspace_id, ids.new_id(), name, default, now, now, revision)
+    return Api(workspace_id, ids.new_id(), name, is_default, now, now, revision)
 
 
 class Apis:
@@ -78,7 +78,7 @@ class Apis:
         async def work(tx: Transaction, _now: datetime, _revision: int) -> Effects:
             before = await _visible(tx, origin.caller, api_id, etag)
             shown = ids.format_id(ids.API, api_id)
-            if before.default:
+            if before.is_default:
                 raise errors.DefaultApi("The workspace's default api can't be deleted.", api_id=shown)
             if await tx.apis.has_keys(before.workspace_id, api_id):
                 raise errors.ApiNotEmpty("The api has keys, or deleted ones.", api_id=shown)

@@ -174,7 +174,7 @@ class Workspaces:
         self, tx: Transaction, fields: WorkspaceFields, secret: str, now: datetime, *, root: bool = False
     ) -> tuple[Workspace, ManagementKey]:
         workspace_id = ids.new_id()
-        api = new_api(workspace_id, DEFAULT_NAME, now, FIRST_REVISION, default=True)
+        api = new_api(workspace_id, DEFAULT_NAME, now, FIRST_REVISION, is_default=True)
         workspace = Workspace(
             workspace_id=workspace_id,
             name=fields.name,

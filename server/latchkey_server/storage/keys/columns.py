@@ -121,7 +121,7 @@ def _spend_amount(limit: SpendLimit | None) -> int | None:
 
 
 def _spend_reset(limit: SpendLimit | None) -> int | None:
-    return int(limit.reset) if limit else None
+    return int(limit.reset_interval) if limit else None
 
 
 def _refill(key: Key, value: Callable[[CreditRefill], int]) -> int | None:

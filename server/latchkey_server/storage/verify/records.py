@@ -168,7 +168,7 @@ async def _spent(
 ) -> Mapping[UUID, int]:
     """Return the net spend of the keys that have a cap; read after the keys, for it may only have grown since."""
     since = {
-        key.key_id: spend_window(key.fields.spend_limit.reset, now)[0]
+        key.key_id: spend_window(key.fields.spend_limit.reset_interval, now)[0]
         for key in keys.values()
         if key.fields.spend_limit
     }
