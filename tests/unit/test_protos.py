@@ -31,6 +31,20 @@ def messages() -> Iterator[Any]:
         yield from file.message_types_by_name.values()
 
 
+def test_every_file_says_where_its_code_lies_in_other_languages() -> None:
+    options = {file.name: file.GetOptions() for file in files()}
+
+    assert len(options) > 15
+    for name, its in options.items():
+        stem = name.removeprefix("latchkey/v1/").removesuffix(".proto").title().replace("_", "")
+        assert its.go_package == "github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1"
+        assert its.csharp_namespace == "Latchkey.V1"
+        assert (its.java_package, its.java_multiple_files) == ("io.latchkey.v1", True)
+        # No message may ever be called like it: Java would take the one for the other.
+        assert its.java_outer_classname == f"{stem}Proto"
+    assert not [message.name for message in messages() if message.name.endswith("Proto")]
+
+
 def test_no_field_is_named_by_a_word_that_another_language_keeps_for_itself() -> None:
     names = {f"{message.name}.{name}": name for message in messages() for name in message.fields_by_name}
 

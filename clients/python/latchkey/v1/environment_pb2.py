@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlatchkey/v1/environment.proto\x12\x0blatchkey.v1\"6\n\x11\x45nvironmentFilter\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x11\n\tunlabeled\x18\x02 \x01(\x08\"M\n\x10\x45nvironmentCount\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x11\n\tunlabeled\x18\x02 \x01(\x08\x12\x11\n\tkey_count\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlatchkey/v1/environment.proto\x12\x0blatchkey.v1\"6\n\x11\x45nvironmentFilter\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x11\n\tunlabeled\x18\x02 \x01(\x08\"M\n\x10\x45nvironmentCount\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x11\n\tunlabeled\x18\x02 \x01(\x08\x12\x11\n\tkey_count\x18\x03 \x01(\x03\x42r\n\x0eio.latchkey.v1B\x10\x45nvironmentProtoP\x01Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\xaa\x02\x0bLatchkey.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'latchkey.v1.environment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.latchkey.v1B\020EnvironmentProtoP\001Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\252\002\013Latchkey.V1'
   _globals['_ENVIRONMENTFILTER']._serialized_start=46
   _globals['_ENVIRONMENTFILTER']._serialized_end=100
   _globals['_ENVIRONMENTCOUNT']._serialized_start=102

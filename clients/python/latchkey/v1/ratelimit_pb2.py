@@ -26,13 +26,14 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blatchkey/v1/ratelimit.proto\x12\x0blatchkey.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n\tRateLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12)\n\x06window\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nauto_apply\x18\x04 \x01(\x08\x12\x32\n\x0eon_unavailable\x18\x05 \x01(\x0e\x32\x1a.latchkey.v1.OnUnavailable\"\x95\x01\n\x0eRateLimitState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x16\n\tremaining\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65xceeded\x18\x05 \x01(\x08\x42\x0c\n\n_remaining\"9\n\rRateLimitCost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x04\x63ost\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_cost*b\n\rOnUnavailable\x12\x1e\n\x1aON_UNAVAILABLE_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_UNAVAILABLE_DENY\x10\x01\x12\x18\n\x14ON_UNAVAILABLE_ALLOW\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blatchkey/v1/ratelimit.proto\x12\x0blatchkey.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n\tRateLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12)\n\x06window\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nauto_apply\x18\x04 \x01(\x08\x12\x32\n\x0eon_unavailable\x18\x05 \x01(\x0e\x32\x1a.latchkey.v1.OnUnavailable\"\x95\x01\n\x0eRateLimitState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x16\n\tremaining\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65xceeded\x18\x05 \x01(\x08\x42\x0c\n\n_remaining\"9\n\rRateLimitCost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x04\x63ost\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_cost*b\n\rOnUnavailable\x12\x1e\n\x1aON_UNAVAILABLE_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_UNAVAILABLE_DENY\x10\x01\x12\x18\n\x14ON_UNAVAILABLE_ALLOW\x10\x02\x42p\n\x0eio.latchkey.v1B\x0eRatelimitProtoP\x01Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\xaa\x02\x0bLatchkey.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'latchkey.v1.ratelimit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.latchkey.v1B\016RatelimitProtoP\001Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\252\002\013Latchkey.V1'
   _globals['_ONUNAVAILABLE']._serialized_start=478
   _globals['_ONUNAVAILABLE']._serialized_end=576
   _globals['_RATELIMIT']._serialized_start=110

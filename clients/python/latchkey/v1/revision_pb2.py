@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alatchkey/v1/revision.proto\x12\x0blatchkey.v1\"0\n\x08Revision\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alatchkey/v1/revision.proto\x12\x0blatchkey.v1\"0\n\x08Revision\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x42o\n\x0eio.latchkey.v1B\rRevisionProtoP\x01Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\xaa\x02\x0bLatchkey.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'latchkey.v1.revision_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.latchkey.v1B\rRevisionProtoP\001Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\252\002\013Latchkey.V1'
   _globals['_REVISION']._serialized_start=43
   _globals['_REVISION']._serialized_end=91
 # @@protoc_insertion_point(module_scope)

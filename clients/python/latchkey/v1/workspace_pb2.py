@@ -27,13 +27,14 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blatchkey/v1/workspace.proto\x12\x0blatchkey.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x02\n\tWorkspace\x12\x1a\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07\x65nabled\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x30\n\x08settings\x18\x04 \x01(\x0b\x32\x1e.latchkey.v1.WorkspaceSettings\x12\x1c\n\x0e\x64\x65\x66\x61ult_api_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04root\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x42\x07\n\x05_nameB\n\n\x08_enabled\"a\n\x11WorkspaceSettings\x12\x16\n\x0e\x64\x65\x66\x61ult_prefix\x18\x01 \x01(\t\x12\x34\n\x11max_cacheable_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blatchkey/v1/workspace.proto\x12\x0blatchkey.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x02\n\tWorkspace\x12\x1a\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07\x65nabled\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x30\n\x08settings\x18\x04 \x01(\x0b\x32\x1e.latchkey.v1.WorkspaceSettings\x12\x1c\n\x0e\x64\x65\x66\x61ult_api_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04root\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x42\x07\n\x05_nameB\n\n\x08_enabled\"a\n\x11WorkspaceSettings\x12\x16\n\x0e\x64\x65\x66\x61ult_prefix\x18\x01 \x01(\t\x12\x34\n\x11max_cacheable_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationBp\n\x0eio.latchkey.v1B\x0eWorkspaceProtoP\x01Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\xaa\x02\x0bLatchkey.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'latchkey.v1.workspace_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.latchkey.v1B\016WorkspaceProtoP\001Z>github.com/latchkey/latchkey/clients/go/latchkey/v1;latchkeyv1\252\002\013Latchkey.V1'
   _globals['_WORKSPACE'].fields_by_name['workspace_id']._loaded_options = None
   _globals['_WORKSPACE'].fields_by_name['workspace_id']._serialized_options = b'\342A\001\003'
   _globals['_WORKSPACE'].fields_by_name['default_api_id']._loaded_options = None
