@@ -2,8 +2,11 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
 from typing import Any
+
+from google.api import field_behavior_pb2
 
 import latchkey.v1
 
@@ -15,6 +18,8 @@ RESERVED = """
     package pass private protected public raise return short static strictfp super switch synchronized this throw
     throws transient true try typeof var void volatile while with yield
 """
+SECRET_NAMES = {"secret", "owner_secret", "key"}
+CREATE = re.compile("Create.*Request")
 GO_METHODS = {"reset", "string", "proto_message", "proto_reflect", "descriptor"}
 
 
@@ -43,6 +48,29 @@ def test_every_file_says_where_its_code_lies_in_other_languages() -> None:
         # No message may ever be called like it: Java would take the one for the other.
         assert its.java_outer_classname == f"{stem}Proto"
     assert not [message.name for message in messages() if message.name.endswith("Proto")]
+
+
+def test_every_field_that_carries_a_secret_is_redacted_where_messages_are_printed() -> None:
+    fields = {f"{message.name}.{field.name}": field for message in messages() for field in message.fields}
+    texts = {at: field for at, field in fields.items() if field.type in (field.TYPE_STRING, field.TYPE_BYTES)}
+
+    carrying = {at for at, field in texts.items() if field.name in SECRET_NAMES or "sha256" in field.name}
+
+    assert carrying == {at for at, field in fields.items() if field.GetOptions().debug_redact}
+    assert len(carrying) == 8
+    assert {at for at in texts if "secret" in at.partition(".")[2]} - carrying == {
+        "LookupKeyResponse.secret_id",
+        "SecretInfo.secret_id",
+    }
+
+
+def test_every_create_request_requires_its_resource() -> None:
+    created = {message.name: message.fields[0] for message in messages() if CREATE.fullmatch(message.name)}
+
+    assert len(created) == 4
+    for field in created.values():
+        assert field.message_type is not None
+        assert field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
 
 
 def test_no_field_is_named_by_a_word_that_another_language_keeps_for_itself() -> None:
