@@ -460,7 +460,7 @@ BAD: list[tuple[str, Message]] = [
     ("page_token", usage_pb.ListUsageEventsRequest(page_token="junk")),
     ("end_time", usage_pb.ListUsageEventsRequest(start_time=END, end_time=START)),
     ("start_time", usage_pb.ListUsageEventsRequest(start_time=NO_TIME)),
-    ("types[0]", usage_pb.ListUsageEventsRequest(types=[usage_pb2.UsageType.ValueType(UNKNOWN_ENUM)])),
+    ("event_types[0]", usage_pb.ListUsageEventsRequest(event_types=[usage_pb2.UsageType.ValueType(UNKNOWN_ENUM)])),
     # AdminService
     ("workspace.name", admin_pb.UpdateWorkspaceRequest(workspace=workspace_pb2.Workspace(name=TOO_LONG_NAME))),
     ("workspace.name", admin_pb.UpdateWorkspaceRequest(workspace=workspace_pb2.Workspace(name="n\0"))),

@@ -161,7 +161,7 @@ def too_long() -> dict[str, Message]:
     return {
         "statuses": key_service_pb2.ListKeysRequest(statuses=[key_pb2.KeyStatus.ValueType(99)] * MANY),
         "environments.labels": key_service_pb2.ListKeysRequest(environments=labels),
-        "types": usage_service_pb2.ListUsageEventsRequest(types=[usage_pb2.UsageType.ValueType(99)] * MANY),
+        "event_types": usage_service_pb2.ListUsageEventsRequest(event_types=[usage_pb2.UsageType.ValueType(99)] * MANY),
         "group_by": grouped,
         **{
             f"filter.{name}": filtered(name)

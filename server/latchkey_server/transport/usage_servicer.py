@@ -89,7 +89,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
             self._clock(),
         )
         wanted = read_filter(request.filter, found)
-        asked = counted(found, "types", request.types, len(UsageType))
-        types = tuple(read_enum(found, f"types[{index}]", UsageType, value) for index, value in enumerate(asked))
+        asked = counted(found, "event_types", request.event_types, len(UsageType))
+        types = tuple(read_enum(found, f"event_types[{index}]", UsageType, value) for index, value in enumerate(asked))
         found.check()
         return EventPage(start=start, end=end, wanted=wanted, types=types, limit=page_size(request.page_size))

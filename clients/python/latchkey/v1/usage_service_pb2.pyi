@@ -305,7 +305,7 @@ class ListUsageEventsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
-    TYPES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
@@ -327,8 +327,8 @@ class ListUsageEventsRequest(_message.Message):
         """filter selects the events."""
 
     @_builtins.property
-    def types(self) -> _containers.RepeatedScalarFieldContainer[_usage_pb2.UsageType.ValueType]:
-        """types selects by type, at most 5; none means all."""
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_usage_pb2.UsageType.ValueType]:
+        """event_types selects by type, at most 5; none means all."""
 
     def __init__(
         self,
@@ -336,13 +336,13 @@ class ListUsageEventsRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         filter: _usage_pb2.UsageFilter | None = ...,
-        types: _abc.Iterable[_usage_pb2.UsageType.ValueType] | None = ...,
+        event_types: _abc.Iterable[_usage_pb2.UsageType.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "event_types", b"event_types", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
