@@ -31,7 +31,8 @@ class AdminServiceStub:
     Foreign ids answer exactly like unknown ones. Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
     (REQUEST_ID_REUSED). A replay answers what the first call answered: an api or identity as it was then, a workspace or
-    management key as it is now, never a secret. Updates follow the rules of KeyService.UpdateKey: a field in the mask and absent is cleared.
+    management key as it is now, never a secret. Updates follow the rules of KeyService.UpdateKey: a field in the mask
+    and absent is cleared.
     """
 
     def __init__(self, channel):
@@ -148,7 +149,8 @@ class AdminServiceServicer:
     Foreign ids answer exactly like unknown ones. Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
     (REQUEST_ID_REUSED). A replay answers what the first call answered: an api or identity as it was then, a workspace or
-    management key as it is now, never a secret. Updates follow the rules of KeyService.UpdateKey: a field in the mask and absent is cleared.
+    management key as it is now, never a secret. Updates follow the rules of KeyService.UpdateKey: a field in the mask
+    and absent is cleared.
     """
 
     def CreateWorkspace(self, request, context):
@@ -417,7 +419,8 @@ class AdminService:
     Foreign ids answer exactly like unknown ones. Every mutation takes a `request_id` that makes it idempotent for 24
     hours in the scope of workspace, caller and method; the same id with other content is INVALID_ARGUMENT
     (REQUEST_ID_REUSED). A replay answers what the first call answered: an api or identity as it was then, a workspace or
-    management key as it is now, never a secret. Updates follow the rules of KeyService.UpdateKey: a field in the mask and absent is cleared.
+    management key as it is now, never a secret. Updates follow the rules of KeyService.UpdateKey: a field in the mask
+    and absent is cleared.
     """
 
     @staticmethod

@@ -419,7 +419,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SLOW_CONSUMER: _ErrorReason.ValueType  # 32
     """ERROR_REASON_SLOW_CONSUMER (RESOURCE_EXHAUSTED): the stream's reader fell too far behind. Reconnect and start
-    afresh.
+    afresh. No method ends a stream for that now: WatchKeys sends RESET, VerifyStream reads no further frame.
 
     Example of an ErrorInfo:
 
@@ -493,7 +493,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "ERROR_REASON_NOT_IMPLEMENTED",
           "domain": "latchkey",
           "metadata": {
-            "method": "WatchKeys"
+            "method": "ReleaseReservation"
           }
         }
     """
@@ -508,8 +508,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_SUM_OUT_OF_RANGE: _ErrorReason.ValueType  # 40
-    """ERROR_REASON_SUM_OUT_OF_RANGE (OUT_OF_RANGE): a total of the report is beyond int64. Ask for a shorter range or with
-    a narrower filter.
+    """ERROR_REASON_SUM_OUT_OF_RANGE (OUT_OF_RANGE): a total of the report is beyond int64. Ask for a shorter range or
+    with a narrower filter.
 
     Example of an ErrorInfo:
 
@@ -935,7 +935,7 @@ Example of an ErrorInfo:
 """
 ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 32
 """ERROR_REASON_SLOW_CONSUMER (RESOURCE_EXHAUSTED): the stream's reader fell too far behind. Reconnect and start
-afresh.
+afresh. No method ends a stream for that now: WatchKeys sends RESET, VerifyStream reads no further frame.
 
 Example of an ErrorInfo:
 
@@ -1009,7 +1009,7 @@ Example of an ErrorInfo:
       "reason": "ERROR_REASON_NOT_IMPLEMENTED",
       "domain": "latchkey",
       "metadata": {
-        "method": "WatchKeys"
+        "method": "ReleaseReservation"
       }
     }
 """
@@ -1024,8 +1024,8 @@ Example of an ErrorInfo:
     }
 """
 ERROR_REASON_SUM_OUT_OF_RANGE: ErrorReason.ValueType  # 40
-"""ERROR_REASON_SUM_OUT_OF_RANGE (OUT_OF_RANGE): a total of the report is beyond int64. Ask for a shorter range or with
-a narrower filter.
+"""ERROR_REASON_SUM_OUT_OF_RANGE (OUT_OF_RANGE): a total of the report is beyond int64. Ask for a shorter range or
+with a narrower filter.
 
 Example of an ErrorInfo:
 

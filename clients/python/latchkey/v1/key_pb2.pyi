@@ -435,7 +435,9 @@ class SpendLimit(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     RESET_INTERVAL_FIELD_NUMBER: _builtins.int
     reset_interval: Global___SpendReset.ValueType
-    """reset_interval is how often the cap begins anew. UNSPECIFIED means NONE. Windows are computed in UTC, never reset by a job."""
+    """reset_interval is how often the cap begins anew. UNSPECIFIED means NONE. Windows are computed in UTC, never reset
+    by a job.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """amount is the cap in USD; 0 means unlimited. At most 1,000,000,000 USD, to the nano-dollar."""

@@ -623,8 +623,8 @@ class VerificationGroup(_message.Message):
     word, else empty; never part of what could be the secret itself.
     """
     other: _builtins.bool
-    """other is true where model, tag and prefix stand for the combinations beyond the 1000 that are kept apart for a key and
-    UTC day; they are then empty.
+    """other is true where model, tag and prefix stand for the combinations beyond the 1000 that are kept apart for a key
+    and UTC day; they are then empty.
     """
     @_builtins.property
     def key(self) -> _usage_pb2.UsageKey:

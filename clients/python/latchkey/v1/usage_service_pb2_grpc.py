@@ -71,8 +71,8 @@ class UsageServiceServicer:
 
     def ReportUsage(self, request, context):
         """ReportUsage records up to 1000 events. Acknowledged means committed: rows, roll-ups and caps change together.
-        Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a disabled
-        workspace too, for the work was done.
+        Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a
+        disabled workspace too, for the work was done.
 
         Errors: UNAVAILABLE (OVERLOADED) when more is waiting to be written than the server holds.
         """

@@ -23,8 +23,8 @@ class UsageServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReportUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ReportUsageRequest, _usage_service_pb2.ReportUsageResponse]
     """ReportUsage records up to 1000 events. Acknowledged means committed: rows, roll-ups and caps change together.
-    Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a disabled
-    workspace too, for the work was done.
+    Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a
+    disabled workspace too, for the work was done.
 
     Errors: UNAVAILABLE (OVERLOADED) when more is waiting to be written than the server holds.
     """
@@ -56,8 +56,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_usage_service_pb2.ReportUsageRequest, _abc.Awaitable[_usage_service_pb2.ReportUsageResponse]],
     ) -> _abc.Awaitable[_usage_service_pb2.ReportUsageResponse]:
         """ReportUsage records up to 1000 events. Acknowledged means committed: rows, roll-ups and caps change together.
-        Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a disabled
-        workspace too, for the work was done.
+        Safe to retry: an event that was recorded is DUPLICATE. One bad item never undoes the others. Accepted in a
+        disabled workspace too, for the work was done.
 
         Errors: UNAVAILABLE (OVERLOADED) when more is waiting to be written than the server holds.
         """

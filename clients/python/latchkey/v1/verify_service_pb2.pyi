@@ -357,7 +357,7 @@ class WatchKeysRequest(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     RESUME_CURSOR_FIELD_NUMBER: _builtins.int
     nonce: _builtins.bytes
-    """nonce is echoed behind every change applied before it; at most 64 bytes."""
+    """nonce is echoed behind every change that the server had applied when it came; at most 64 bytes."""
     resume_cursor: _builtins.str
     """resume_cursor, on the first message only, continues behind the last cursor seen. An unknown or too old one is
     answered with RESET.
@@ -389,7 +389,7 @@ class WatchKeysResponse(_message.Message):
     """cursor continues the watch behind this event; opaque."""
     @_builtins.property
     def echo(self) -> Global___WatchEcho:
-        """echo confirms everything sent before it."""
+        """echo confirms that everything older than its confirmed_age was sent before it."""
 
     @_builtins.property
     def change(self) -> Global___WatchChange:
@@ -414,7 +414,7 @@ Global___WatchKeysResponse: _TypeAlias = WatchKeysResponse  # noqa: Y015
 
 @_typing.final
 class WatchEcho(_message.Message):
-    """WatchEcho confirms that everything known to the server was sent."""
+    """WatchEcho answers a nonce: every change older than confirmed_age was sent before it, younger ones may still come."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -112,9 +112,12 @@ class VerifyServiceServicer:
     def WatchKeys(self, request_iterator, context):
         """WatchKeys tells of changes, so that a client may keep verifications and still never be stale.
 
-        The client sends a nonce twice a second; the server echoes it, in order behind every change that it has applied. A
-        client may decide locally while (now - time the echoed nonce was sent) + confirmed_age <= 2 seconds. The stream
-        ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its backlog.
+        The client sends a nonce twice a second; the server echoes it behind the changes that it has applied by then. A
+        client may decide locally while (now - time the echoed nonce was sent) + confirmed_age <= 2 seconds. An echo is no
+        barrier: a nonce sent after a mutation returned may be echoed before the mutation's event, and its confirmed_age
+        then reaches back to before the mutation. To be certain of one, ask Verify with its revision as min_revision. The
+        stream ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its
+        backlog.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,8 +132,9 @@ class VerifyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportVerifications(self, request, context):
-        """ReportVerifications takes what a client's cache decided by itself, in aggregates. Idempotent by client and
-        sequence. Last uses are recorded; counts are checked, and told by QueryVerifications once that is served.
+        """ReportVerifications takes what a client's cache decided by itself, in aggregates: when keys were last used, and
+        counts, which QueryVerifications tells together with the servers' own. Acknowledged means committed. Idempotent by
+        client and sequence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

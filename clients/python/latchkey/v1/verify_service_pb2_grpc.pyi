@@ -38,17 +38,21 @@ class VerifyServiceStub:
     WatchKeys: _aio.StreamStreamMultiCallable[_verify_service_pb2.WatchKeysRequest, _verify_service_pb2.WatchKeysResponse]
     """WatchKeys tells of changes, so that a client may keep verifications and still never be stale.
 
-    The client sends a nonce twice a second; the server echoes it, in order behind every change that it has applied. A
-    client may decide locally while (now - time the echoed nonce was sent) + confirmed_age <= 2 seconds. The stream
-    ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its backlog.
+    The client sends a nonce twice a second; the server echoes it behind the changes that it has applied by then. A
+    client may decide locally while (now - time the echoed nonce was sent) + confirmed_age <= 2 seconds. An echo is no
+    barrier: a nonce sent after a mutation returned may be echoed before the mutation's event, and its confirmed_age
+    then reaches back to before the mutation. To be certain of one, ask Verify with its revision as min_revision. The
+    stream ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its
+    backlog.
     """
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_verify_service_pb2.ReleaseReservationRequest, _verify_service_pb2.ReleaseReservationResponse]
     """ReleaseReservation gives a reservation back unspent. Idempotent: a reservation that is unknown, settled, lapsed or
     released is answered with `released` false.
     """
     ReportVerifications: _aio.UnaryUnaryMultiCallable[_verify_service_pb2.ReportVerificationsRequest, _verify_service_pb2.ReportVerificationsResponse]
-    """ReportVerifications takes what a client's cache decided by itself, in aggregates. Idempotent by client and
-    sequence. Last uses are recorded; counts are checked, and told by QueryVerifications once that is served.
+    """ReportVerifications takes what a client's cache decided by itself, in aggregates: when keys were last used, and
+    counts, which QueryVerifications tells together with the servers' own. Acknowledged means committed. Idempotent by
+    client and sequence.
     """
 
 class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -99,9 +103,12 @@ class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_verify_service_pb2.WatchKeysResponse]:
         """WatchKeys tells of changes, so that a client may keep verifications and still never be stale.
 
-        The client sends a nonce twice a second; the server echoes it, in order behind every change that it has applied. A
-        client may decide locally while (now - time the echoed nonce was sent) + confirmed_age <= 2 seconds. The stream
-        ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its backlog.
+        The client sends a nonce twice a second; the server echoes it behind the changes that it has applied by then. A
+        client may decide locally while (now - time the echoed nonce was sent) + confirmed_age <= 2 seconds. An echo is no
+        barrier: a nonce sent after a mutation returned may be echoed before the mutation's event, and its confirmed_age
+        then reaches back to before the mutation. To be certain of one, ask Verify with its revision as min_revision. The
+        stream ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its
+        backlog.
         """
 
     @_abc_1.abstractmethod
@@ -120,8 +127,9 @@ class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _verify_service_pb2.ReportVerificationsRequest,
         context: _aio.ServicerContext[_verify_service_pb2.ReportVerificationsRequest, _abc.Awaitable[_verify_service_pb2.ReportVerificationsResponse]],
     ) -> _abc.Awaitable[_verify_service_pb2.ReportVerificationsResponse]:
-        """ReportVerifications takes what a client's cache decided by itself, in aggregates. Idempotent by client and
-        sequence. Last uses are recorded; counts are checked, and told by QueryVerifications once that is served.
+        """ReportVerifications takes what a client's cache decided by itself, in aggregates: when keys were last used, and
+        counts, which QueryVerifications tells together with the servers' own. Acknowledged means committed. Idempotent by
+        client and sequence.
         """
 
 def add_VerifyServiceServicer_to_server(servicer: VerifyServiceServicer, server: _aio.Server) -> None: ...
