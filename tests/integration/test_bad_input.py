@@ -520,6 +520,7 @@ BAD: list[tuple[str, Message]] = [
     *(
         (field, _with(list_request(), {field: value}))
         for list_request in (
+            keys_pb.ListEnvironmentsRequest,
             admin_pb.ListApisRequest,
             admin_pb.ListIdentitiesRequest,
             admin_pb.ListManagementKeysRequest,

@@ -528,9 +528,60 @@ async def test_environments_are_listed_with_their_key_counts(owner: Client) -> N
 
     answer = await owner.keys.ListEnvironments(key_service_pb2.ListEnvironmentsRequest())
 
-    counts = {(item.environment, item.unlabeled): item.key_count for item in answer.environments}
-    assert counts == {("prod", False): 2, ("Prod", False): 1, ("", True): 1, ("unlabeled", False): 1}
-    assert answer.environments[0].environment == "prod"
+    counts = [(item.environment, item.unlabeled, item.key_count) for item in answer.environments]
+    assert counts == [("", True, 1), ("Prod", False, 1), ("prod", False, 2), ("unlabeled", False, 1)]
+    assert not answer.next_page_token
+
+
+async def test_environments_are_told_once_each_whatever_changes_between_their_pages(owner: Client) -> None:
+    for label in ("", "a", "b", "b", "c", "d", "d", "d"):
+        await owner.create_key(key_pb2.Key(environment=label))
+    request = key_service_pb2.ListEnvironmentsRequest(page_size=2)
+
+    pages = [await owner.keys.ListEnvironments(request)]
+    while pages[-1].next_page_token:
+        for label in ("", "a", "c", "c", "c"):
+            await owner.create_key(key_pb2.Key(environment=label))
+        request.page_token = pages[-1].next_page_token
+        pages.append(await owner.keys.ListEnvironments(request))
+
+    assert [[item.environment for item in page.environments] for page in pages] == [["", "a"], ["b", "c"], ["d"]]
+
+
+async def test_no_environment_is_left_out_and_a_page_holds_a_thousand_at_most(owner: Client) -> None:
+    labels = [f"{number:🔑>32}" for number in range(1_002)]
+    for begin in (0, 501):
+        items = [
+            key_service_pb2.ImportKeyItem(
+                key=key_pb2.Key(environment=label), secret_sha256=hashlib.sha256(label.encode()).digest()
+            )
+            for label in labels[begin : begin + 501]
+        ]
+        await owner.keys.ImportKeys(key_service_pb2.ImportKeysRequest(items=items))
+    request = key_service_pb2.ListEnvironmentsRequest(page_size=5_000)
+
+    first = await owner.keys.ListEnvironments(request)
+    request.page_token = first.next_page_token
+    rest = await owner.keys.ListEnvironments(request)
+
+    assert [len(page.environments) for page in (first, rest)] == [1_000, 2]
+    told = [item.environment for page in (first, rest) for item in page.environments]
+    assert sorted(told) == sorted(labels)
+    assert not rest.next_page_token
+
+
+async def test_a_token_of_environments_is_bound_to_its_api(owner: Client) -> None:
+    for label in ("a", "b"):
+        made = await owner.create_key(key_pb2.Key(environment=label))
+    first = await owner.keys.ListEnvironments(key_service_pb2.ListEnvironmentsRequest(page_size=1))
+
+    refused = await rejection(
+        owner.keys.ListEnvironments(
+            key_service_pb2.ListEnvironmentsRequest(page_token=first.next_page_token, api_id=made.key.api_id)
+        )
+    )
+
+    assert (refused.reason, refused.fields) == ("PAGE_TOKEN_INVALID", ["page_token"])
 
 
 async def test_the_member_is_the_callers_unless_given(owner: Client, service: Service) -> None:

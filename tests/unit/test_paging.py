@@ -72,6 +72,17 @@ def test_a_cursor_that_is_no_id_is_refused(cursor: str) -> None:
         paging.id_cursor(cursor)
 
 
+@pytest.mark.parametrize("cursor", [None, "", "prod"])
+def test_a_label_cursor_is_the_label_behind_which_the_list_goes_on(cursor: str | None) -> None:
+    assert paging.label_cursor(cursor) == cursor
+
+
+@pytest.mark.parametrize("cursor", ["a\0b", "a\nb"])
+def test_a_cursor_that_is_no_label_is_refused(cursor: str) -> None:
+    with pytest.raises(PageTokenInvalid):
+        paging.label_cursor(cursor)
+
+
 def test_a_page_is_cut_from_a_list_read_one_item_longer() -> None:
     assert paging.cut([1, 2, 3], 2, str) == Page([1, 2], "2")
     assert paging.cut([1, 2], 2, str) == Page([1, 2], None)

@@ -1,7 +1,6 @@
 """The nouns: immutable facts, as they are stored. What is derived from them is computed where it is asked for."""
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -370,5 +369,9 @@ def etag_of(revision: int) -> str:
     return f"r{revision}"
 
 
-EnvironmentCounts = Mapping[str, int]
-"""How many keys carry each label; the empty label counts the unlabeled ones."""
+@dataclass(frozen=True, slots=True)
+class EnvironmentCount:
+    """How many keys carry a label; the empty label counts the unlabeled ones."""
+
+    environment: str
+    key_count: int

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from uuid import UUID
 
+from latchkey.rules import normalize_environment
 from latchkey_server.domain import errors
 
 T = TypeVar("T")
@@ -66,6 +67,14 @@ def id_cursor(cursor: str | None) -> UUID | None:
         return None
     try:
         return UUID(cursor)
+    except ValueError:
+        raise errors.PageTokenInvalid from None
+
+
+def label_cursor(cursor: str | None) -> str | None:
+    """Return the label behind which a list ordered by labels goes on."""
+    try:
+        return None if cursor is None else normalize_environment(cursor)
     except ValueError:
         raise errors.PageTokenInvalid from None
 

@@ -14,6 +14,7 @@ from latchkey_server.domain.model import (
     CreditRefill,
     Credits,
     CreditState,
+    EnvironmentCount,
     KeyFields,
     KeyStatus,
     KeyView,
@@ -235,6 +236,13 @@ def credit_message(credits: CreditState | None) -> key_pb2.CreditBalance | None:
         return None
     return key_pb2.CreditBalance(
         remaining=credits.remaining, next_refill_time=optional_timestamp(credits.next_refill_time)
+    )
+
+
+def environment_count_message(count: EnvironmentCount) -> environment_pb2.EnvironmentCount:
+    """Return how many keys carry a label as it travels."""
+    return environment_pb2.EnvironmentCount(
+        environment=count.environment, unlabeled=not count.environment, key_count=count.key_count
     )
 
 

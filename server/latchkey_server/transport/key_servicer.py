@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from latchkey.v1 import environment_pb2, key_service_pb2_grpc
 from latchkey.v1 import key_service_pb2 as pb
+from latchkey.v1 import key_service_pb2_grpc
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.keys.commands import Adjustment, Keys
@@ -17,6 +17,7 @@ from latchkey_server.transport.call import binding, caller, origin
 from latchkey_server.transport.convert_key import (
     MUTABLE,
     credit_message,
+    environment_count_message,
     fields_message,
     key_message,
     read_draft,
@@ -122,13 +123,12 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
     async def ListEnvironments(
         self, request: pb.ListEnvironmentsRequest, context: Context
     ) -> pb.ListEnvironmentsResponse:
-        counts = await self._keys.environments(caller(), optional_id("api_id", ids.API, request.api_id))
-        return pb.ListEnvironmentsResponse(
-            environments=[
-                environment_pb2.EnvironmentCount(environment=label, unlabeled=not label, key_count=count)
-                for label, count in counts.items()
-            ]
-        )
+        api_id = optional_id("api_id", ids.API, request.api_id)
+        bound = binding(request)
+        cursor = decode_token(bound, request.page_token)
+        page = await self._keys.environments(caller(), api_id, page_size(request.page_size), cursor)
+        shown, following = fitting_page(page, environment_count_message)
+        return pb.ListEnvironmentsResponse(environments=shown, next_page_token=encode_token(bound, following))
 
     async def AdjustCredits(self, request: pb.AdjustCreditsRequest, context: Context) -> pb.AdjustCreditsResponse:
         key_id = required_id("key_id", ids.KEY, request.key_id)

@@ -773,16 +773,26 @@ class ListEnvironmentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     API_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     api_id: _builtins.str
     """api_id counts the keys of one api only."""
+    page_size: _builtins.int
+    """page_size is how many labels to return at most; 0 means 50, more than 1000 is read as 1000. A page also
+    ends before 3.5 MiB.
+    """
+    page_token: _builtins.str
+    """page_token continues a list; it is bound to the filter it came from."""
     def __init__(
         self,
         *,
         api_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_id", b"api_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_id", b"api_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -790,23 +800,29 @@ Global___ListEnvironmentsRequest: _TypeAlias = ListEnvironmentsRequest  # noqa: 
 
 @_typing.final
 class ListEnvironmentsResponse(_message.Message):
-    """ListEnvironmentsResponse holds the labels in use."""
+    """ListEnvironmentsResponse is one page of the labels in use."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVIRONMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[_environment_pb2.EnvironmentCount]:
-        """environments are the most used first; at most 1000, the rest left out."""
+        """environments are ordered by label. The keys without one, if there are any, have a row like a label's, the first of
+        all.
+        """
 
     def __init__(
         self,
         *,
         environments: _abc.Iterable[_environment_pb2.EnvironmentCount] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environments", b"environments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environments", b"environments", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

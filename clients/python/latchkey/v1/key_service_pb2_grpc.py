@@ -198,7 +198,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEnvironments(self, request, context):
-        """ListEnvironments returns the labels in use with their key counts, the most used first.
+        """ListEnvironments returns the labels in use with their key counts, ordered by label. Whatever changes between two
+        pages, a label that is in use all the while is told once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

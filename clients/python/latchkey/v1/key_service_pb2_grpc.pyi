@@ -64,7 +64,9 @@ class KeyServiceStub:
     itself.
     """
     ListEnvironments: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListEnvironmentsRequest, _key_service_pb2.ListEnvironmentsResponse]
-    """ListEnvironments returns the labels in use with their key counts, the most used first."""
+    """ListEnvironments returns the labels in use with their key counts, ordered by label. Whatever changes between two
+    pages, a label that is in use all the while is told once.
+    """
     AdjustCredits: _aio.UnaryUnaryMultiCallable[_key_service_pb2.AdjustCreditsRequest, _key_service_pb2.AdjustCreditsResponse]
     """AdjustCredits sets the credit balance or adds to it; the balance never falls below zero. A replay answers the
     balance that the first call made.
@@ -188,7 +190,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.ListEnvironmentsRequest,
         context: _aio.ServicerContext[_key_service_pb2.ListEnvironmentsRequest, _abc.Awaitable[_key_service_pb2.ListEnvironmentsResponse]],
     ) -> _abc.Awaitable[_key_service_pb2.ListEnvironmentsResponse]:
-        """ListEnvironments returns the labels in use with their key counts, the most used first."""
+        """ListEnvironments returns the labels in use with their key counts, ordered by label. Whatever changes between two
+        pages, a label that is in use all the while is told once.
+        """
 
     @_abc_1.abstractmethod
     def AdjustCredits(

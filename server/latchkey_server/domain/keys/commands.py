@@ -17,7 +17,7 @@ from latchkey_server.domain.model import (
     Caller,
     ChangeKind,
     CreditState,
-    EnvironmentCounts,
+    EnvironmentCount,
     Holder,
     Json,
     Key,
@@ -29,7 +29,7 @@ from latchkey_server.domain.model import (
     etag_of,
 )
 from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin, View
-from latchkey_server.domain.paging import Page, cut, id_cursor
+from latchkey_server.domain.paging import Page, cut, id_cursor, label_cursor
 from latchkey_server.domain.replays import keep_credits, kept_credits
 from latchkey_server.domain.secret import Peppers, mask, new_secret
 from latchkey_server.domain.store import Clock, Store
@@ -37,7 +37,6 @@ from latchkey_server.domain.validation import Violations, check_note, check_rang
 
 UNDELETE_WINDOW = timedelta(days=30)
 GRACE_MAX = timedelta(days=365)
-ENVIRONMENTS_MAX = 1_000
 EDITABLE_WHEN_REVOKED = ("name", "environment", "member", "metadata")
 _FILTERED_ROUNDS = 10
 _NO_TIME = timedelta(0)
@@ -226,14 +225,18 @@ class Keys:
 
         return await self._store.read(work)
 
-    async def environments(self, caller: Caller, api_id: UUID | None) -> EnvironmentCounts:
-        """Return how many keys carry each label in use."""
+    async def environments(
+        self, caller: Caller, api_id: UUID | None, size: int, cursor: str | None
+    ) -> Page[EnvironmentCount]:
+        """Return how many keys carry each label in use, by label: a label keeps its place while counts change."""
         wanted = bound_filter(caller, KeyFilter(api_ids=frozenset({api_id} if api_id else ())))
+        behind = label_cursor(cursor)
 
-        async def work(tx: Transaction) -> EnvironmentCounts:
+        async def work(tx: Transaction) -> Page[EnvironmentCount]:
             if wanted is None:
-                return {}
-            return await tx.keys.environments(caller.workspace_id, wanted.api_ids, ENVIRONMENTS_MAX)
+                return Page((), None)
+            found = await tx.keys.environments(caller.workspace_id, wanted.api_ids, behind, size + 1)
+            return cut(found, size, lambda count: count.environment)
 
         return await self._store.read(work)
 

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
 
-from latchkey_server.domain.model import Balance, EnvironmentCounts, Key, KeyStatus
+from latchkey_server.domain.model import Balance, EnvironmentCount, Key, KeyStatus
 from latchkey_server.domain.tenants import ports as tenants
 
 
@@ -50,8 +50,13 @@ class KeyRepository(Protocol):
         """Replace what may change of a key, by its id; the label that its usage is summed under stays."""
         ...
 
-    async def environments(self, workspace_id: UUID, api_ids: frozenset[UUID], limit: int) -> EnvironmentCounts:
-        """Return how many living keys carry each label, of ``api_ids`` if it names any; the most frequent first."""
+    async def environments(
+        self, workspace_id: UUID, api_ids: frozenset[UUID], after: str | None, limit: int
+    ) -> list[EnvironmentCount]:
+        """Return how many living keys carry each label, of ``api_ids`` if it names any.
+
+        In the order of the labels, the empty one first, those behind ``after``.
+        """
         ...
 
     async def balances(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, Balance]:

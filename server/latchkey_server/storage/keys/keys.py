@@ -5,7 +5,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from latchkey_server.domain.keys.ports import KeyFilter
-from latchkey_server.domain.model import Balance, EnvironmentCounts, Key, KeyStatus
+from latchkey_server.domain.model import Balance, EnvironmentCount, Key, KeyStatus
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.keys.columns import KEY_COLUMNS, key_of
 from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions, asked_labels, placeholders
@@ -96,15 +96,18 @@ class PostgresKeys:
             *(column.value(key) for column in _UPDATED),
         )
 
-    async def environments(self, workspace_id: UUID, api_ids: frozenset[UUID], limit: int) -> EnvironmentCounts:
+    async def environments(
+        self, workspace_id: UUID, api_ids: frozenset[UUID], after: str | None, limit: int
+    ) -> list[EnvironmentCount]:
         where = Conditions("workspace_id = $1 AND delete_time IS NULL", workspace_id)
         where.add_if(bool(api_ids), "api_id = ANY(?)", list(api_ids))
+        where.add_if(after is not None, "environment > ?", after)
         rows = await self._connection.fetch(
-            f"SELECT environment, count(*) AS keys FROM key WHERE {where.text} "
-            f"GROUP BY environment ORDER BY keys DESC, environment LIMIT {where.bind(limit)}",
+            f"SELECT environment, count(*) AS key_count FROM key WHERE {where.text} "
+            f"GROUP BY environment ORDER BY environment LIMIT {where.bind(limit)}",
             *where.arguments,
         )
-        return {row["environment"]: row["keys"] for row in rows}
+        return [EnvironmentCount(**row) for row in rows]
 
     async def balances(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, Balance]:
         if not key_ids:
