@@ -12,6 +12,7 @@ import click
 import uvloop
 
 from latchkey_server.app import build_workspaces
+from latchkey_server.background import Readiness, Upkeep, trouble_of
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.ids import WORKSPACE, format_id
 from latchkey_server.observability import configure_logging
@@ -22,7 +23,6 @@ from latchkey_server.storage.migrate import migrate, schema_trouble
 from latchkey_server.storage.upkeep.maintenance import UpkeepResult
 from latchkey_server.storage.upkeep.rebuild import rebuild_usage
 from latchkey_server.storage.usage.partitions import ensure_partitions
-from latchkey_server.upkeep import Readiness, Upkeep, trouble_of
 from latchkey_server.worker import serve, take_orders
 from latchkey_server.workers import serve_with_workers
 

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import start_http_server
 
+from latchkey_server.background import HealthCheck, Readiness, Upkeep, background
 from latchkey_server.domain.access.management_keys import ManagementKeys
 from latchkey_server.domain.freshness import instant
 from latchkey_server.domain.keys.commands import Keys
@@ -46,17 +47,17 @@ from latchkey_server.storage.verify.cached_records import CachedRecords
 from latchkey_server.storage.verify.change_feed import ChangeFeed
 from latchkey_server.storage.verify.notifications import Notifications
 from latchkey_server.storage.verify.records import DatabaseRecords
-from latchkey_server.transport.admin_servicer import AdminServicer, Nouns
-from latchkey_server.transport.at_hand import TICK, AtHand
-from latchkey_server.transport.health import Health
-from latchkey_server.transport.interceptors import Authentication, Deadline, Errors, RequestId, log_calls, measure
-from latchkey_server.transport.key_servicer import KeyServicer
-from latchkey_server.transport.server import Services, Tls, TlsError, build_server, listen
-from latchkey_server.transport.shortcut import shortcuts
-from latchkey_server.transport.stack import Layer, Stack
-from latchkey_server.transport.usage_servicer import UsageServicer
-from latchkey_server.transport.verify_servicer import Verifications, VerifyServicer
-from latchkey_server.upkeep import Readiness, Upkeep, Watch, background
+from latchkey_server.transport.authentication import Authentication
+from latchkey_server.transport.grpc.admin_servicer import AdminServicer, Nouns
+from latchkey_server.transport.grpc.fast_handlers import fast_methods
+from latchkey_server.transport.grpc.health import Health
+from latchkey_server.transport.grpc.key_servicer import KeyServicer
+from latchkey_server.transport.grpc.server import Services, Tls, TlsError, build_server, listen
+from latchkey_server.transport.grpc.stack import Stack
+from latchkey_server.transport.grpc.usage_servicer import UsageServicer
+from latchkey_server.transport.grpc.verify_servicer import Verifications, VerifyServicer
+from latchkey_server.transport.layers import Authenticate, Deadline, Errors, Layer, RequestId, log_calls, measure
+from latchkey_server.transport.verify.fast_path import TICK, FastPath
 
 log = structlog.get_logger("latchkey")
 
@@ -85,7 +86,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
+class VerifyStorage:
     """What keeps verifications fresh: the cache, what feeds it, and where records come from."""
 
     cache: KeyCache
@@ -100,10 +101,10 @@ class Freshness:
         self.feed.hint(revision.workspace_id)
 
 
-def build_freshness(storage: Storage, settings: Settings, clock: Clock) -> Freshness:
+def build_verify_storage(storage: Storage, settings: Settings, clock: Clock) -> VerifyStorage:
     """Return the cache of a process and all that it hangs on."""
     cache, watchers, availability = KeyCache(settings.cache_keys, settings.cache_bytes), Watchers(), Availability()
-    return Freshness(
+    return VerifyStorage(
         cache=cache,
         watchers=watchers,
         availability=availability,
@@ -131,16 +132,16 @@ class Unheard:
         """Have nothing to take account of."""
 
 
-def tell_freshness(metrics: Metrics, freshness: Freshness) -> None:
+def show_cache(metrics: Metrics, verify_storage: VerifyStorage) -> None:
     """Let metrics tell of the cache and of the database's availability."""
-    cache, histories, availability = freshness.cache, freshness.cache.histories, freshness.availability
+    cache, histories, availability = verify_storage.cache, verify_storage.cache.histories, verify_storage.availability
     metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
     metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
     metrics.watch("latchkey_followed_workspaces", "Workspaces whose changes are followed.", lambda: len(histories))
     metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(availability.lost))
 
 
-def tell_notes(metrics: Metrics, recorder: UsageRecorder, notes: VerificationNotes) -> None:
+def show_backlog(metrics: Metrics, recorder: UsageRecorder, notes: VerificationNotes) -> None:
     """Let metrics tell of what waits to be written, and of what no room was left for."""
     metrics.watch("latchkey_usage_pending", "Usage events that wait to be written.", lambda: recorder.groups.pending)
     metrics.total(
@@ -178,16 +179,16 @@ async def running_server(
         stack.push_async_callback(flush.drain)
         recorder = UsageRecorder(PostgresStore(storage.database), clock, settings.usage_accepted)
         stack.push_async_callback(recorder.groups.drain)
-        freshness = build_freshness(storage, settings, clock)
-        tell_freshness(metrics, freshness)
-        tell_notes(metrics, recorder, notes)
-        authentication = build_authentication(freshness, settings, readiness, clock)
-        layers = Stack(build_layers(freshness, settings, metrics, authentication))
+        verify_storage = build_verify_storage(storage, settings, clock)
+        show_cache(metrics, verify_storage)
+        show_backlog(metrics, recorder, notes)
+        authentication = build_authentication(verify_storage, readiness, clock)
+        layers = Stack(build_layers(verify_storage, settings, metrics, authentication))
         # Only time itself never leaps: a clock of a test's own is looked at each time.
         tick = TICK if clock is utc_now else 0.0
-        at_hand = AtHand(freshness.records, notes, metrics, clock, tick)
-        services = build_services(storage, freshness, settings, metrics, notes, at_hand, recorder, clock)
-        ways = shortcuts(at_hand, authentication, metrics, instant, layers, tick)
+        fast_path = FastPath(verify_storage.records, notes, metrics, clock, tick)
+        services = build_services(storage, verify_storage, settings, metrics, notes, fast_path, recorder, clock)
+        ways = fast_methods(fast_path, authentication, metrics, instant, layers, tick)
         await health.set_all(serving=False)
         server = build_server(
             services, layers, ways, health, channelz_on=settings.channelz, port_shared=worker is not None
@@ -201,7 +202,7 @@ async def running_server(
         stack.push_async_callback(server.stop, settings.stop_grace)
         stack.callback(services.verify.stop_streams)
         metrics_port = _serve_metrics(settings, metrics, worker or 0, stack)
-        await _begin(beside, storage, freshness, settings, health, readiness, clock)
+        await _begin(beside, storage, verify_storage, settings, health, readiness, clock)
         if not worker:
             # Once a server: the first worker's task when there are several.
             await background(beside, Upkeep(storage.upkeep, retention_of(settings), readiness, clock).run)
@@ -218,36 +219,38 @@ async def running_server(
 async def _begin(
     stack: AsyncExitStack,
     storage: Storage,
-    freshness: Freshness,
+    verify_storage: VerifyStorage,
     settings: Settings,
     health: Health,
     readiness: Readiness,
     clock: Clock,
 ) -> None:
     """Look at the database once, and go on looking beside the server."""
-    availability, stale_if_error = freshness.availability, timedelta(seconds=settings.stale_if_error)
-    await freshness.feed.look()
-    watch = Watch(storage.lookups, storage.peppers, availability, stale_if_error, health, readiness, clock, instant)
-    await watch.look()
+    availability, stale_if_error = verify_storage.availability, timedelta(seconds=settings.stale_if_error)
+    await verify_storage.feed.look()
+    health_check = HealthCheck(
+        storage.lookups, storage.peppers, availability, stale_if_error, health, readiness, clock, instant
+    )
+    await health_check.look()
     listen_dsn = settings.listen_dsn.get_secret_value() if settings.listen_dsn else storage.dsn
-    await background(stack, freshness.feed.run)
-    await background(stack, Notifications(listen_dsn, freshness.feed, freshness.cache).run)
-    await background(stack, watch.run)
+    await background(stack, verify_storage.feed.run)
+    await background(stack, Notifications(listen_dsn, verify_storage.feed, verify_storage.cache).run)
+    await background(stack, health_check.run)
 
 
 def build_services(
     storage: Storage,
-    freshness: Freshness,
+    verify_storage: VerifyStorage,
     settings: Settings,
     metrics: Metrics,
     notes: VerificationNotes,
-    at_hand: AtHand,
+    fast_path: FastPath,
     recorder: UsageRecorder,
     clock: Clock,
 ) -> Services:
     """Return the servicers over their domain over a database."""
     store, peppers, shares = PostgresStore(storage.database), storage.peppers, ReportConcurrency()
-    mutations = Mutations(store, clock, freshness)
+    mutations = Mutations(store, clock, verify_storage)
     nouns = Nouns(
         workspaces=Workspaces(store, mutations, peppers, clock),
         apis=Apis(store, mutations),
@@ -258,10 +261,10 @@ def build_services(
     return Services(
         keys=KeyServicer(Keys(store, mutations, peppers, clock), KeyImport(mutations, peppers)),
         verify=VerifyServicer(
-            Verifications(Verifier(freshness.records, notes, clock, instant), at_hand, metrics, instant),
+            Verifications(Verifier(verify_storage.records, notes, clock, instant), fast_path, metrics, instant),
             ClientReports(store, VerificationRecorder(store, clock), clock, settings.usage_accepted),
-            freshness.watchers,
-            freshness.feed,
+            verify_storage.watchers,
+            verify_storage.feed,
             instant,
         ),
         usage=UsageServicer(
@@ -271,15 +274,13 @@ def build_services(
     )
 
 
-def build_authentication(
-    freshness: Freshness, settings: Settings, readiness: Readiness, clock: Clock
-) -> Authentication:
+def build_authentication(verify_storage: VerifyStorage, readiness: Readiness, clock: Clock) -> Authentication:
     """Return what finds out who calls."""
-    return Authentication(freshness.records, clock, instant, readiness, settings.call_timeout)
+    return Authentication(verify_storage.records, clock, readiness)
 
 
 def build_layers(
-    freshness: Freshness, settings: Settings, metrics: Metrics, authentication: Authentication
+    verify_storage: VerifyStorage, settings: Settings, metrics: Metrics, authentication: Authentication
 ) -> list[Layer]:
     """Return what every call passes through, outermost first."""
     return [
@@ -287,8 +288,8 @@ def build_layers(
         RequestId(),
         measure(metrics),
         log_calls(),
-        authentication,
-        Deadline(settings.call_timeout, lambda: freshness.availability.lost),
+        Authenticate(authentication, instant, settings.call_timeout),
+        Deadline(settings.call_timeout, lambda: verify_storage.availability.lost),
     ]
 
 

@@ -16,10 +16,10 @@ import structlog
 from pydantic import SecretStr
 
 from latchkey_server.app import DATABASE_ENDED, address_taken, build_workspaces, until_closed, with_port
+from latchkey_server.background import background
 from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, utc_now
 from latchkey_server.settings import PREFIX, Settings, write_peppers
-from latchkey_server.transport.port import held_port
-from latchkey_server.upkeep import background
+from latchkey_server.transport.grpc.port import held_port
 from latchkey_server.worker import SERVES, Orders, ignore_signals, stop_on_signals
 
 PAUSE_MIN: Final = 0.1
@@ -48,11 +48,11 @@ async def serve_with_workers(settings: Settings, begun: Callable[[str, str | Non
         if storage.embedded:
             await prepare_embedded(storage, settings, utc_now)
         told = _told(settings, address, storage)
-        places = [Place(number, told) for number in range(settings.workers)]
-        stack.push_async_callback(_stop, places, settings.stop_grace + STOP_SECONDS)
-        await _start(places)
-        for place in places:
-            await background(stack, place.keep)
+        slots = [WorkerSlot(number, told) for number in range(settings.workers)]
+        stack.push_async_callback(_stop, slots, settings.stop_grace + STOP_SECONDS)
+        await _start(slots)
+        for slot in slots:
+            await background(stack, slot.keep)
         if storage.embedded:
             await background(stack, lambda: until_closed(storage.embedded, stopped))
         # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
@@ -86,19 +86,19 @@ def _told(settings: Settings, address: str, storage: Storage) -> Settings:
     return settings.model_copy(update=found)
 
 
-async def _start(places: Sequence["Place"]) -> None:
-    """Fill every place; raises StartError for the first that can't be filled."""
+async def _start(slots: Sequence["WorkerSlot"]) -> None:
+    """Fill every slot; raises StartError for the first that can't be filled."""
     try:
         async with asyncio.TaskGroup() as group:
-            for place in places:
-                group.create_task(place.fill())
+            for slot in slots:
+                group.create_task(slot.fill())
     except* StartError as failed:
         # One line is enough: what keeps one worker from serving mostly keeps all.
         raise failed.exceptions[0] from None
 
 
-async def _stop(places: Sequence["Place"], seconds: float) -> None:
-    await asyncio.gather(*(place.leave(seconds) for place in places))
+async def _stop(slots: Sequence["WorkerSlot"], seconds: float) -> None:
+    await asyncio.gather(*(slot.leave(seconds) for slot in slots))
 
 
 class Backoff:
@@ -114,8 +114,8 @@ class Backoff:
         return pause
 
 
-class Place:
-    """One place among the workers, and the process that fills it."""
+class WorkerSlot:
+    """One slot among the workers, and the process that fills it."""
 
     def __init__(self, number: int, settings: Settings) -> None:
         self._number = number
@@ -138,7 +138,7 @@ class Place:
         log.info("worker serves", worker=self._number, pid=process.pid)
 
     async def keep(self) -> None:
-        """Fill the place again whenever its process has ended, until cancelled."""
+        """Fill the slot again whenever its process has ended, until cancelled."""
         backoff = Backoff()
         while True:
             await asyncio.sleep(backoff.pause(await self._served()))

@@ -8,7 +8,7 @@ import grpc
 import uvloop
 
 from latchkey.v1 import verify_service_pb2 as pb
-from latchkey_server.transport import server as transport
+from latchkey_server.transport.grpc import server as transport
 
 
 async def verify(request: pb.VerifyRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.VerifyResponse:

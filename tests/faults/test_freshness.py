@@ -11,7 +11,7 @@ import asyncpg
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.type.money_pb2 import Money
-from tests.integration.test_keys import update
+from tests.integration.keys.test_keys import update
 from tests.support.postgres import UNSYNCED, own_postgres, prepare, stalled, until_somebody_listens
 from tests.support.service import Client, rejection
 from tests.support.trial import (

@@ -17,9 +17,9 @@ import asyncpg
 import grpc
 import pytest
 from tests.faults.test_outage import eventually
-from tests.integration.test_keys import get, update
-from tests.integration.test_usage import DUPLICATE, NEW, Event, asking, at, nanos
-from tests.integration.test_usage_rollups import DIMENSIONS, LABELS, SEED, Known, Model, Used, check_one
+from tests.integration.keys.test_keys import get, update
+from tests.integration.usage.test_rollups import DIMENSIONS, LABELS, SEED, Known, Model, Used, check_one
+from tests.integration.usage.test_usage import DUPLICATE, NEW, Event, asking, at, nanos
 from tests.scenarios.test_trace import TRACE, independent_sum, told
 from tests.support.crashes import Installation, installation
 from tests.support.service import Client

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from tests.faults.test_outage import eventually
-from tests.integration.test_verification_counts import asking, codes, counted
+from tests.integration.outcomes.test_counts import asking, codes, counted
 from tests.support.crashes import Installation, installation
 from tests.support.postgres import stalled
 from tests.support.service import Client

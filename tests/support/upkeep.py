@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+from latchkey_server.background import Readiness, Upkeep
 from latchkey_server.domain.store import Clock
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.upkeep.maintenance import Retention, UpkeepResult
 from latchkey_server.storage.upkeep.rebuild import rebuild_usage
-from latchkey_server.upkeep import Readiness, Upkeep
 
 ACCEPTED = timedelta(days=35)
 COUNTS = timedelta(days=90)

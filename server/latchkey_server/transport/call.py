@@ -1,22 +1,56 @@
-"""The call that is being answered: its id, its peer and its caller, for whoever handles it."""
+"""The call that is being answered: what layers and handlers need of it, its id, its peer and its caller."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
 from google.protobuf.message import Message
 
 from latchkey_server.domain import errors
+from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.mutations import Origin
 from latchkey_server.domain.validation import Violations, check_token
 
 
+class Context(Protocol):
+    """A call as its layers and handlers see it, whatever it came through."""
+
+    def peer(self) -> str:
+        """Return where the call comes from."""
+        ...
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds that the client waits, or None if it waits for ever."""
+        ...
+
+    def set_trailing_metadata(self, trailing_metadata: Any, /) -> None:
+        """Say what is sent behind the answer."""
+        ...
+
+    async def abort_with_status(self, status: Any, /) -> NoReturn:
+        """End the call with a status; raises."""
+        ...
+
+    async def read(self) -> Any:
+        """Return the client's next message, or what stands for none when it has sent its last."""
+        ...
+
+    async def write(self, message: Any, /) -> None:
+        """Send a message of a stream."""
+        ...
+
+
+current_metadata: ContextVar[Any] = ContextVar("current_metadata")
+"""What the call brought along: gRPC would make it anew from its own form at each asking."""
+
+
 @dataclass(slots=True)
 class Call:
-    """One RPC on its way through the interceptors."""
+    """One RPC on its way through the layers."""
 
     call_id: str
     peer: str
@@ -28,6 +62,14 @@ class Call:
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
+
+
+def metadata_of(key: str) -> str | None:
+    """Return the text under a key of this call's metadata, or None."""
+    for name, value in current_metadata.get(()) or ():
+        if name == key and isinstance(value, str):
+            return value
+    return None
 
 
 def caller() -> Caller:
@@ -84,3 +126,14 @@ def binding(request: Message, *paging: str) -> bytes:
     for name in paging or ("page_size", "page_token"):
         bare.ClearField(name)
     return type(request).__name__.encode() + bare.SerializeToString(deterministic=True)
+
+
+async def write(context: Context, message: Any) -> None:
+    """Send a message of a stream; a client that is gone ends the call like one that cancels it."""
+    try:
+        await context.write(message)
+    except (asyncio.CancelledError, LatchkeyError):
+        raise
+    except Exception:
+        # gRPC raises what it has at hand, before it tells of the cancellation.
+        raise asyncio.CancelledError from None

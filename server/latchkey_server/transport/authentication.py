@@ -1,0 +1,85 @@
+"""Authentication: who calls, by the text of an ``authorization`` header, and whether their role allows a method.
+
+Nothing here knows what a call came through: a method and an instant are all that it is told of it.
+"""
+
+from typing import Final, Protocol
+
+from lru import LRU
+
+from latchkey.rules import secret_sha256
+from latchkey_server.domain import errors
+from latchkey_server.domain.access.credentials import Credential, accept, bearer_secret
+from latchkey_server.domain.access.roles import require_role
+from latchkey_server.domain.freshness import HARD_BOUND, Instant, confirmed
+from latchkey_server.domain.model import Caller
+from latchkey_server.domain.store import Clock
+from latchkey_server.domain.verify.ports import RecordSource
+
+_REMEMBERED_MAX: Final = 256
+"""Headers whose hash is remembered: callers are few, and use theirs for as long as their connections last."""
+
+
+class ReadyState(Protocol):
+    """Tells whether calls are answered."""
+
+    ready: bool
+
+
+class Authentication:
+    """Finds out who calls."""
+
+    def __init__(self, source: RecordSource, clock: Clock, readiness: ReadyState) -> None:
+        self._source = source
+        self._cached = source.cached_credential
+        self._clock = clock
+        self._readiness = readiness
+        self._sha256s: LRU[str | None, bytes] = LRU(_REMEMBERED_MAX)
+
+    def require_ready(self) -> None:
+        """Raise ServerNotReady while no calls are answered."""
+        if not self._readiness.ready:
+            raise errors.ServerNotReady
+
+    def at_once(self, authorization: str | None, method: str, at: Instant) -> Caller | None:
+        """Return the caller if their credential is cached within the hard bound, else None; never waits.
+
+        Raises CredentialMissing, CredentialInvalid and RoleTooLow.
+        """
+        sha256 = self._sha256(authorization)
+        credential = self._source.fresh_credential(sha256, at)
+        if credential is None:
+            return None
+        caller = self._accepted(credential, method)
+        self._sha256s.setdefault(authorization, sha256)
+        return caller
+
+    async def look_up(self, authorization: str | None, method: str) -> Caller:
+        """Return the caller, however long it takes to find out; raises as ``at_once`` does, and DatabaseUnavailable."""
+        return self._accepted(await self._source.credential(self._sha256(authorization)), method)
+
+    def knows(self, sha256: bytes, at: Instant) -> bool:
+        """Tell whether a credential is cached within the hard bound, good or not."""
+        return self._source.fresh_credential(sha256, at) is not None
+
+    def good(self, sha256: bytes, method: str, at: Instant) -> Credential | None:
+        """Return the cached credential if nothing is wrong with it, or with the server, else None; never raises."""
+        credential = self._cached(sha256)
+        if (
+            credential is None
+            or not (at - credential.history.confirmed_at <= HARD_BOUND or confirmed(credential, at))
+            or not credential.usable
+            or method not in credential.methods
+            or not self._readiness.ready
+        ):
+            return None
+        end_time = credential.end_time
+        return credential if end_time is None or self._clock() < end_time else None
+
+    def _sha256(self, authorization: str | None) -> bytes:
+        return self._sha256s.get(authorization) or secret_sha256(bearer_secret(authorization))
+
+    def _accepted(self, credential: Credential | None, method: str) -> Caller:
+        caller = accept(credential, self._clock())
+        require_role(caller, method)
+        return caller

@@ -1,0 +1,101 @@
+"""Reports on verifications between the wire and the domain."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from latchkey.v1 import usage_service_pb2, verification_pb2
+from latchkey_server.domain import ids
+from latchkey_server.domain.outcomes.counts import UNKNOWN
+from latchkey_server.domain.outcomes.query import VerificationAsk
+from latchkey_server.domain.outcomes.report import (
+    VerificationDimension,
+    VerificationFilter,
+    VerificationGroupValue,
+    VerificationRow,
+)
+from latchkey_server.domain.reporting.buckets import Width
+from latchkey_server.domain.usage.query import VALUES_MAX
+from latchkey_server.domain.usage.report import UsageKey
+from latchkey_server.domain.validation import Violations, counted
+from latchkey_server.domain.verify.model import Code
+from latchkey_server.transport.convert.report_filter import read_labels, read_texts
+from latchkey_server.transport.convert.usage import key_message
+from latchkey_server.transport.convert.well_known import read_enum, read_ids, required_time, timestamp
+
+
+def read_verification_ask(request: usage_service_pb2.QueryVerificationsRequest) -> VerificationAsk:
+    """Return the report that a request asks for; raises InvalidField."""
+    found = Violations()
+    grouped = counted(found, "group_by", request.group_by, len(VerificationDimension))
+    ask = VerificationAsk(
+        start=required_time(found, "start_time", request, "start_time"),
+        end=required_time(found, "end_time", request, "end_time"),
+        width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
+        zone=request.time_zone,
+        group_by=tuple(
+            read_enum(found, f"group_by[{index}]", VerificationDimension, value) for index, value in enumerate(grouped)
+        ),
+        wanted=_read_filter(request.filter, found),
+        top=request.top,
+    )
+    found.check()
+    return ask
+
+
+def _read_filter(message: usage_service_pb2.VerificationFilter, found: Violations) -> VerificationFilter:
+    codes = counted(found, "filter.codes", message.codes, VALUES_MAX)
+    return VerificationFilter(
+        codes=tuple(read_enum(found, f"filter.codes[{index}]", Code, code) for index, code in enumerate(codes)),
+        labels=read_labels(message.environments, found, "filter.environments"),
+        unlabeled=message.environments.unlabeled,
+        key_ids=read_ids(found, "filter.key_ids", ids.KEY, message.key_ids, VALUES_MAX),
+        api_ids=read_ids(found, "filter.api_ids", ids.API, message.api_ids, VALUES_MAX),
+        calling_service_ids=read_ids(
+            found, "filter.calling_service_ids", ids.MANAGEMENT_KEY, message.calling_service_ids, VALUES_MAX
+        ),
+        models=read_texts(found, "filter.models", message.models),
+        tags=read_texts(found, "filter.tags", message.tags),
+        unknown_secrets=message.unknown_secrets,
+    )
+
+
+def verification_row_message(row: VerificationRow) -> usage_service_pb2.VerificationRow:
+    """Return a row of a report as it travels."""
+    start, end = row.bucket
+    return usage_service_pb2.VerificationRow(
+        start_time=timestamp(start),
+        end_time=timestamp(end),
+        group=_group_message(row.group, row.beyond),
+        other=row.other,
+        count=row.count,
+    )
+
+
+def _group_message(
+    group: Mapping[VerificationDimension, VerificationGroupValue], beyond: bool
+) -> usage_service_pb2.VerificationGroup:
+    message = usage_service_pb2.VerificationGroup(other=beyond)
+    for dimension, value in group.items():
+        match dimension, value:
+            case VerificationDimension.CODE, int():
+                message.code = verification_pb2.VerifyCode.ValueType(value)
+            case VerificationDimension.ENVIRONMENT, str():
+                message.environment = value
+                message.unlabeled = not value
+            case VerificationDimension.KEY, UsageKey():
+                message.key.CopyFrom(key_message(value))
+            case VerificationDimension.API, UUID():
+                message.api_id = ids.format_id(ids.API, value)
+            case VerificationDimension.CALLING_SERVICE, UUID() if value != UNKNOWN:
+                message.calling_service_id = ids.format_id(ids.MANAGEMENT_KEY, value)
+            case VerificationDimension.MODEL, str():
+                message.model = value
+            case VerificationDimension.TAG, str():
+                message.tag = value
+            case VerificationDimension.PREFIX, str():
+                message.prefix = value
+            case (_, None) | (VerificationDimension.CALLING_SERVICE, _):
+                pass
+            case _:
+                raise TypeError(dimension)
+    return message

@@ -1,0 +1,1 @@
+"""The gRPC server: its handlers, its services and what limits a connection."""

@@ -1,0 +1,87 @@
+"""Health by service name, as load balancers and grpcurl ask for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SERVICES: Final = (
+    "",
+    "latchkey.v1.KeyService",
+    "latchkey.v1.VerifyService",
+    "latchkey.v1.UsageService",
+    "latchkey.v1.AdminService",
+)
+
+STALE_SERVICES: Final = frozenset({"", "latchkey.v1.VerifyService"})
+"""What goes on for a while when the database is not reachable."""
+
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+Response = health_pb2.HealthCheckResponse
+
+
+class Health:
+    """The state that the health service answers with; NOT_SERVING until told otherwise."""
+
+    def __init__(self) -> None:
+        self.servicer = HealthServicer()
+
+    async def set(self, serving: Mapping[str, bool]) -> None:
+        """Say of each named service whether it is serving."""
+        self.servicer.tell(serving)
+
+    async def set_all(self, serving: bool) -> None:
+        """Say the same of every service."""
+        await self.set(dict.fromkeys(SERVICES, serving))
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING of everything, for good, and end every watch, so that no stop has to wait for one."""
+        self.servicer.tell(dict.fromkeys(SERVICES, False))
+        self.servicer.end()
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """Answers grpc.health.v1 and ends its watches at a stop; gRPC's own also forgets watchers when another leaves."""
+
+    def __init__(self) -> None:
+        self._serving: dict[str, bool] = {}
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def tell(self, serving: Mapping[str, bool]) -> None:
+        """Answer this from now on, unless the end has come."""
+        if not self._ended:
+            self._serving |= serving
+            self._wake()
+
+    def end(self) -> None:
+        """Tell every watcher the last state, and no more."""
+        self._ended = True
+        self._wake()
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: ServicerContext) -> Response:
+        if request.service not in self._serving:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return Response(status=self._status(request.service))
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: ServicerContext) -> AsyncIterator[Response]:
+        told = None
+        while True:
+            changed, status, ended = self._changed, self._status(request.service), self._ended
+            if status != told:
+                yield Response(status=status)
+            if ended:
+                return
+            told = status
+            await changed.wait()
+
+    def _status(self, service: str) -> int:
+        if service not in self._serving:
+            return Response.SERVICE_UNKNOWN
+        return Response.SERVING if self._serving[service] else Response.NOT_SERVING
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,103 @@
+"""Requests of VerifyService, from bytes to questions.
+
+Callers ask the same of many secrets. Serialisers write fields in the order of their numbers, so that the secret comes
+first and the rest of the bytes is the same from call to call: it is read and checked once and then remembered.
+"""
+
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from latchkey.rules import secret_sha256
+from latchkey.v1 import verify_service_pb2 as pb
+from latchkey_server.domain import errors, ids
+from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.model import Revision
+from latchkey_server.domain.outcomes.counts import shown_prefix
+from latchkey_server.domain.validation import Violations, counted
+from latchkey_server.domain.verify import request as questions
+from latchkey_server.domain.verify.command import Asked, VerifyItem
+from latchkey_server.domain.verify.model import Question, RateLimitCost
+from latchkey_server.domain.verify.request import GROUPS_MAX, RATELIMITS_MAX, TAGS_MAX
+from latchkey_server.transport.convert.well_known import read_duration, read_id, read_money
+
+KEY_TAG: Final = 0x0A
+ONE_BYTE_LENGTH: Final = 0x80
+_REMEMBERED_MAX: Final = 4_096
+_REMEMBERED_BYTES_MAX: Final = 512
+
+_remembered: dict[bytes, Question] = {}
+remembered = _remembered.get
+"""Return the question that the bytes behind a secret ask, or None if they are not known."""
+
+
+def read_item(raw: bytes) -> VerifyItem:
+    """Return what a serialised VerifyRequest asks, or what is wrong with it."""
+    try:
+        return _read(raw)
+    except LatchkeyError as error:
+        return error
+
+
+def _read(raw: bytes) -> Asked:
+    try:
+        request = pb.VerifyRequest.FromString(raw)
+    except DecodeError:
+        raise errors.InvalidField.one("request", "is not a message of this method") from None
+    found = Violations()
+    if not request.key:
+        found.add("key", "is required")
+    question = _question(request, found)
+    found.check()
+    _remember(raw, request, question)
+    return Asked(secret_sha256(request.key), question, shown_prefix(request.key))
+
+
+def _remember(raw: bytes, request: pb.VerifyRequest, question: Question) -> None:
+    """Remember the bytes behind the secret, if that comes first and the rest is likely to come again."""
+    secret = request.key.encode()
+    first = bytes((KEY_TAG, len(secret))) + secret if len(secret) < ONE_BYTE_LENGTH else None
+    rest = raw[len(first) :] if first and raw.startswith(first) else None
+    if rest is None or len(rest) > _REMEMBERED_BYTES_MAX or question.operation_id:
+        return
+    # A second key further on would be the one that counts.
+    if not pb.VerifyRequest.FromString(rest).key:
+        if len(_remembered) >= _REMEMBERED_MAX:
+            _remembered.clear()
+        _remembered[rest] = question
+
+
+def _question(request: pb.VerifyRequest, found: Violations) -> Question:
+    """Return what a request asks besides its secret, validated and normalised; what breaks a rule is noted."""
+    question = Question(
+        api_id=read_id(found, "api_id", ids.API, request.api_id) if request.HasField("api_id") else None,
+        required_scopes=tuple(
+            tuple(group.any_of[: GROUPS_MAX + 1])
+            for group in counted(found, "required_scopes", request.required_scopes, GROUPS_MAX)
+        ),
+        environments=tuple(counted(found, "environments", request.environments, GROUPS_MAX)),
+        client_ip=request.client_ip if request.HasField("client_ip") else None,
+        model=request.model if request.HasField("model") else None,
+        cost=request.cost if request.HasField("cost") else 1,
+        ratelimits=tuple(
+            RateLimitCost(wanted.name, wanted.cost if wanted.HasField("cost") else 1)
+            for wanted in counted(found, "ratelimits", request.ratelimits, RATELIMITS_MAX)
+        ),
+        estimated_cost=read_money(found, "estimated_cost", request, "estimated_cost"),
+        operation_id=request.operation_id,
+        tags=tuple(counted(found, "tags", request.tags, TAGS_MAX)),
+        dry_run=request.dry_run,
+        explain=request.explain,
+        omit_metadata=request.omit_metadata,
+        min_revision=_read_revision(request, found),
+        max_staleness=read_duration(found, "max_staleness", request, "max_staleness"),
+    )
+    return questions.normalized(question, found)
+
+
+def _read_revision(request: pb.VerifyRequest, found: Violations) -> Revision | None:
+    if not request.HasField("min_revision"):
+        return None
+    wanted = request.min_revision
+    workspace_id = read_id(found, "min_revision.workspace_id", ids.WORKSPACE, wanted.workspace_id)
+    return Revision(workspace_id, wanted.number)
