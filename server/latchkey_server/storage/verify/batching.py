@@ -1,4 +1,4 @@
-"""Gathering: look-ups that wait at the same moment become one query.
+"""Look-up batching: look-ups that wait at the same moment become one query.
 
 A look-up only ever joins a query that has not been sent yet: what it is told was read after it asked. A lone look-up is
 sent at once. Where others are under way, more are about to come: it then waits a little for company.
@@ -20,15 +20,16 @@ BATCH_MAX = 500
 ENOUGH = 48
 """Look-ups that need not wait for more."""
 
-PATIENCE = 0.01
-"""Seconds for which a look-up waits for company at most, and after which it expects none."""
+LINGER_SECONDS = 0.01
+"""For how long a look-up waits for company at most, and after which it expects none."""
 
 
 class LookupBatcher(Generic[K, V]):
     """Looks keys up through ``fetch``, many at a time, each once."""
 
-    def __init__(self, fetch: Fetch[K, V]) -> None:
+    def __init__(self, fetch: Fetch[K, V], linger: float = LINGER_SECONDS) -> None:
         self._fetch = fetch
+        self._linger = linger
         self._waiting: dict[K, asyncio.Future[V | None]] = {}
         self._flights: dict[asyncio.Task[None], dict[K, asyncio.Future[V | None]]] = {}
         self._due: asyncio.Handle | None = None
@@ -77,8 +78,8 @@ class LookupBatcher(Generic[K, V]):
     def _launch(self) -> None:
         self._due = None
         while self._waiting and len(self._flights) < FLIGHTS_MAX:
-            if (patience := self._patience()) > 0:
-                self._look_again(patience)
+            if (remaining := self._remaining()) > 0:
+                self._look_again(remaining)
                 return
             keys = list(self._waiting)[:BATCH_MAX]
             batch = {key: self._waiting.pop(key) for key in keys}
@@ -86,16 +87,16 @@ class LookupBatcher(Generic[K, V]):
             self._flights[flight] = batch
             flight.add_done_callback(self._land)
 
-    def _patience(self) -> float:
+    def _remaining(self) -> float:
         """Return for how many seconds those who wait should wait for company."""
         now = asyncio.get_running_loop().time()
         if len(self._waiting) >= ENOUGH or not (self._flights or now < self._busy_until):
             return 0.0
-        return self._waiting_since + PATIENCE - now
+        return self._waiting_since + self._linger - now
 
     def _land(self, flight: asyncio.Task[None]) -> None:
         del self._flights[flight]
-        self._busy_until = asyncio.get_running_loop().time() + PATIENCE
+        self._busy_until = asyncio.get_running_loop().time() + self._linger
         if self._due is None:
             self._launch()
 
