@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from latchkey_server.app import DATABASE_ENDED, address_taken, build_workspaces, until_closed, with_port
 from latchkey_server.background import background
+from latchkey_server.backoff import Backoff
 from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, utc_now
 from latchkey_server.settings import PREFIX, Settings, write_peppers
 from latchkey_server.transport.grpc.port import held_port
@@ -101,19 +102,6 @@ async def _stop(slots: Sequence["WorkerSlot"], seconds: float) -> None:
     await asyncio.gather(*(slot.leave(seconds) for slot in slots))
 
 
-class Backoff:
-    """How long to wait before the next start: longer each time, unless what was started held for a while."""
-
-    def __init__(self) -> None:
-        self._next = PAUSE_MIN
-
-    def pause(self, served: float) -> float:
-        """Return the seconds to wait after a worker that served for so many."""
-        pause = PAUSE_MIN if served >= SERVED_SECONDS else self._next
-        self._next = min(2 * pause, PAUSE_MAX)
-        return pause
-
-
 class WorkerSlot:
     """One slot among the workers, and the process that fills it."""
 
@@ -139,9 +127,11 @@ class WorkerSlot:
 
     async def keep(self) -> None:
         """Fill the slot again whenever its process has ended, until cancelled."""
-        backoff = Backoff()
+        backoff = Backoff(PAUSE_MIN, PAUSE_MAX)
         while True:
-            await asyncio.sleep(backoff.pause(await self._served()))
+            if await self._served() >= SERVED_SECONDS:
+                backoff.reset()
+            await asyncio.sleep(backoff.pause())
             try:
                 await self.fill()
             except StartError as error:

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from latchkey_server.domain.outcomes.report import VerificationDimension as By
-from latchkey_server.domain.outcomes.report import VerificationFilter, VerificationQuestion
+from latchkey_server.domain.outcomes.report import VerificationFilter, VerificationQuery
 from latchkey_server.domain.reporting.buckets import Width, buckets
-from latchkey_server.domain.usage.report import EventPage, Measure, UsageDimension, UsageFilter, UsageQuestion
+from latchkey_server.domain.usage.report import EventPage, Measure, UsageDimension, UsageFilter, UsageQuery
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.embedded.server import EmbeddedServer
 from latchkey_server.storage.keys.keys import PostgresKeys
@@ -142,10 +142,10 @@ def key(number: int, workspace: int = 1) -> UUID:
 
 def question(
     *group_by: UsageDimension, width: Width = Width.NONE, zone: str = "UTC", wanted: UsageFilter | None = None
-) -> UsageQuestion:
+) -> UsageQuery:
     """Return a question about the last month."""
     found = buckets(*MONTH, width, ZoneInfo(zone))
-    return UsageQuestion(found, group_by, wanted or UsageFilter(), 0, Measure.SPEND, 0, 1_000)
+    return UsageQuery(found, group_by, wanted or UsageFilter(), 0, 0, 1_000)
 
 
 def check(explained: Explained, most: Mapping[str, int]) -> None:
@@ -161,8 +161,8 @@ def only(*tables: str, rows: Mapping[str, int] = IN_A_MONTH) -> dict[str, int]:
     return {table: rows[table] for table in tables}
 
 
-async def ask(explained: Explained, asked: UsageQuestion) -> None:
-    await PostgresUsage(explained).report(WORKSPACE, asked)  # type: ignore[arg-type]
+async def ask(explained: Explained, asked: UsageQuery) -> None:
+    await PostgresUsage(explained).report(WORKSPACE, asked, Measure.SPEND)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
@@ -302,12 +302,12 @@ async def test_combinations_of_verifications_are_looked_up_by_key_and_day(explai
     check(explained, {"verification_key_quarter": 20 * 24})
 
 
-def asked(*group_by: By, wanted: VerificationFilter | None = None) -> VerificationQuestion:
+def asked(*group_by: By, wanted: VerificationFilter | None = None) -> VerificationQuery:
     found = buckets(TODAY - timedelta(days=7), TODAY, Width.DAY, KOLKATA)
-    return VerificationQuestion(found, group_by, wanted or VerificationFilter(), 0, 0, 1_000)
+    return VerificationQuery(found, group_by, wanted or VerificationFilter(), 0, 0, 1_000)
 
 
-async def ask_verifications(explained: Explained, question: VerificationQuestion) -> None:
+async def ask_verifications(explained: Explained, question: VerificationQuery) -> None:
     await PostgresVerifications(explained).report(WORKSPACE, question)  # type: ignore[arg-type]
 
 

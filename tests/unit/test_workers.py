@@ -5,24 +5,6 @@ from pydantic import SecretStr
 
 from latchkey_server.app import metrics_address
 from latchkey_server.settings import Settings, SettingsError, load_settings, read_peppers, revealed, write_peppers
-from latchkey_server.workers import PAUSE_MAX, PAUSE_MIN, SERVED_SECONDS, Backoff
-
-
-def test_a_worker_that_fails_again_and_again_waits_twice_as_long_each_time_up_to_a_bound() -> None:
-    backoff = Backoff()
-    pauses = [backoff.pause(served=0.0) for _ in range(9)]
-
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
-    assert pauses[-1] == PAUSE_MAX
-
-
-def test_a_worker_that_served_for_a_while_is_restarted_as_if_it_had_never_failed() -> None:
-    backoff = Backoff()
-    for _ in range(5):
-        backoff.pause(served=0.0)
-
-    assert backoff.pause(served=SERVED_SECONDS) == PAUSE_MIN
-    assert backoff.pause(served=0.0) == 2 * PAUSE_MIN
 
 
 def test_each_worker_shows_its_metrics_at_a_port_of_its_own() -> None:

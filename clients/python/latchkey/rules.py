@@ -10,6 +10,9 @@ from functools import lru_cache
 ENVIRONMENT_MAX = 32
 """Code points of an environment label that are kept (spec §2)."""
 
+NANOS = 1_000_000_000
+"""Nano-dollars in a dollar: every amount of money is a whole number of them."""
+
 WILDCARD = "*"
 """The granted segment that stands for exactly one segment of a scope."""
 

@@ -9,9 +9,6 @@ from uuid import UUID
 Json = dict[str, Any]
 """A JSON object."""
 
-NANOS = 1_000_000_000
-"""Nano-dollars in a dollar: every amount of money inside is a whole number of them."""
-
 
 class Role(enum.IntEnum):
     """What a management key may do; the numbers are the proto's and the database's."""

@@ -14,8 +14,9 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from latchkey_server.domain import errors
-from latchkey_server.domain.ids import WORKSPACE, format_id, new_id
+from latchkey_server.domain.ids import API, IDENTITY, MANAGEMENT_KEY, WORKSPACE, format_id, new_id
 from latchkey_server.domain.model import AuditEvent, Caller, Change, ChangeKind, Json, Revision
+from latchkey_server.domain.snapshots import Resource, snapshot
 from latchkey_server.domain.store import (
     AnsweredRequest,
     ChangeListener,
@@ -70,6 +71,20 @@ class MutationResult(Generic[T]):
     value: T
     revision: Revision
     replayed: bool
+
+
+def effects_of(action: str, change: Change, before: Resource | None, after: Resource | None, outcome: Json) -> Effects:
+    """Return the effects of making, changing or removing one resource, told to audit as it was before and after."""
+    target = format_id(_PREFIXES[change.kind], change.target_id)
+    entry = AuditEntry(action, target, snapshot(before) if before else None, snapshot(after) if after else None)
+    return Effects((change,), (entry,), outcome)
+
+
+_PREFIXES = {
+    ChangeKind.API_CHANGED: API,
+    ChangeKind.IDENTITY_CHANGED: IDENTITY,
+    ChangeKind.MANAGEMENT_KEY_CHANGED: MANAGEMENT_KEY,
+}
 
 
 Work = Callable[[Tx, datetime, int], Awaitable[Effects]]

@@ -1,9 +1,10 @@
 """What is kept of an answer for its replay: nouns that can be gone by then, and balances, as JSON and back."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from latchkey_server.domain.model import Api, CreditState, Identity, Json, OnUnavailable, RateLimit
+from latchkey_server.domain.model import Api, CreditState, Identity, Json
+from latchkey_server.domain.ratelimit_json import ratelimits_json, ratelimits_of
 
 
 def keep_api(api: Api) -> Json:
@@ -39,7 +40,7 @@ def keep_identity(identity: Identity) -> Json:
         "identity_id": str(identity.identity_id),
         "external_id": identity.external_id,
         "metadata": identity.metadata,
-        "ratelimits": [_keep_ratelimit(limit) for limit in identity.ratelimits],
+        "ratelimits": ratelimits_json(identity.ratelimits),
         "create_time": identity.create_time.isoformat(),
         "update_time": identity.update_time.isoformat(),
         "revision": identity.revision,
@@ -53,7 +54,7 @@ def kept_identity(kept: Json) -> Identity:
         identity_id=UUID(kept["identity_id"]),
         external_id=kept["external_id"],
         metadata=kept["metadata"],
-        ratelimits=tuple(_kept_ratelimit(limit) for limit in kept["ratelimits"]),
+        ratelimits=ratelimits_of(kept["ratelimits"]),
         create_time=datetime.fromisoformat(kept["create_time"]),
         update_time=datetime.fromisoformat(kept["update_time"]),
         revision=kept["revision"],
@@ -70,23 +71,3 @@ def kept_credits(kept: Json) -> CreditState:
     """Return the balance that was kept."""
     refill = kept["next_refill_time"]
     return CreditState(kept["remaining"], datetime.fromisoformat(refill) if refill else None)
-
-
-def _keep_ratelimit(limit: RateLimit) -> Json:
-    return {
-        "name": limit.name,
-        "limit": limit.limit,
-        "window": limit.window.total_seconds(),
-        "auto_apply": limit.auto_apply,
-        "on_unavailable": int(limit.on_unavailable),
-    }
-
-
-def _kept_ratelimit(kept: Json) -> RateLimit:
-    return RateLimit(
-        name=kept["name"],
-        limit=kept["limit"],
-        window=timedelta(seconds=kept["window"]),
-        auto_apply=kept["auto_apply"],
-        on_unavailable=OnUnavailable(kept["on_unavailable"]),
-    )

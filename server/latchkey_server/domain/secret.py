@@ -10,6 +10,11 @@ import string
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from latchkey_server.domain.ids import new_id
+from latchkey_server.domain.model import Holder, Secret
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM_LENGTH = 32
@@ -74,6 +79,24 @@ class Peppers:
     def check_value(self, pepper_id: str) -> bytes:
         """Return what is stored to recognise a pepper without storing it."""
         return _hmac(self.keys[pepper_id], _CHECK_MESSAGE)
+
+
+def stored_secret(
+    workspace_id: UUID, holder: Holder, holder_id: UUID, sha256: bytes, shown: str, peppers: Peppers, now: datetime
+) -> Secret:
+    """Return what is stored of a new secret, of which ``shown`` may be shown; it lasts as long as its holder."""
+    return Secret(
+        workspace_id=workspace_id,
+        holder_id=holder_id,
+        secret_id=new_id(),
+        holder=holder,
+        hash=peppers.hash(sha256),
+        pepper_id=peppers.current,
+        mask=shown,
+        create_time=now,
+        end_time=None,
+        ended=False,
+    )
 
 
 def _hmac(key: bytes, message: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """Building statements: numbered parameters for conditions that are only there when asked for."""
 
-from typing import Protocol
+from latchkey_server.domain.reporting.request import LabelFilter
 
 PLANNED_FOR_VALUES = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Has each statement of the open transaction planned for the values that it asks for.
@@ -41,21 +41,7 @@ class Conditions:
         return " AND ".join(self._clauses)
 
 
-class AskedLabels(Protocol):
-    """The part of a filter that asks for labels."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Labels, none of them empty."""
-        ...
-
-    @property
-    def unlabeled(self) -> bool:
-        """Whether keys without a label are asked for."""
-        ...
-
-
-def asked_labels(wanted: AskedLabels) -> list[str]:
+def asked_labels(wanted: LabelFilter) -> list[str]:
     """Return the labels that a filter asks for as they are stored, '' for keys without one; none if it asks for all."""
     return [*wanted.labels, *([""] if wanted.unlabeled else [])]
 

@@ -15,9 +15,10 @@ from latchkey.cli.events import FIELDS, Reading
 from latchkey.cli.importing import Tally, batches
 from latchkey.cli.lines import csv_records, json_records
 from latchkey.cli.marks import bar, sparkline
-from latchkey.cli.money import dollars, money_of, nanos_of, parse_usd, places_needed, usd
+from latchkey.cli.money import dollars, parse_usd, places_needed, usd
 from latchkey.cli.names import NONE, OTHER, UNLABELED, label, shown
 from latchkey.cli.ranges import QUARTER, Bucket, between, slot, slots
+from latchkey.money import money_of, nanos_of
 
 NANOS = st.integers(-(10**24) + 1, 10**24 - 1)
 ZONES = st.sampled_from(["UTC", "Asia/Kolkata", "America/New_York", "Australia/Lord_Howe", "America/Havana"]).map(

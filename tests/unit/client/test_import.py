@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from latchkey.cli.events import Reading, event_of, ignored, lacking, priced, source_of
 from latchkey.cli.importing import BYTES_MAX, EVENTS_MAX, PROBLEMS_TOLD, Batch, Tally, batches
 from latchkey.cli.lines import LINE_MAX, HeaderError, LineError, Record, csv_header, csv_records, json_records
-from latchkey.cli.money import nanos_of
+from latchkey.money import nanos_of
 from latchkey.v1 import usage_pb2
 
 UTC_ZONE = ZoneInfo("UTC")

@@ -6,16 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from latchkey.rules import NANOS
 from latchkey_server.domain import ids
-from latchkey_server.domain.model import (
-    NANOS,
-    Api,
-    CreditRefill,
-    Credits,
-    RefillInterval,
-    SpendLimit,
-    SpendReset,
-)
+from latchkey_server.domain.model import Api, CreditRefill, Credits, RefillInterval, SpendLimit, SpendReset
 from latchkey_server.domain.snapshots import Resource, snapshot
 from tests.unit.builders import (
     API_ID,

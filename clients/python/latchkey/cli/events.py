@@ -12,7 +12,7 @@ from google.protobuf.json_format import Parse, ParseError
 from google.protobuf.struct_pb2 import Struct
 
 from latchkey.cli.lines import Fields, LineError
-from latchkey.cli.money import money_of, parse_usd
+from latchkey.cli.money import checked_money, parse_usd
 from latchkey.v1 import usage_pb2
 
 FIELDS = tuple(each.name for each in usage_pb2.UsageEvent.DESCRIPTOR.fields)
@@ -118,10 +118,10 @@ def _number(name: str, value: object) -> int:
 def _add_cost(event: usage_pb2.UsageEvent, value: object, prices: Mapping[str, int]) -> None:
     try:
         if value is not None:
-            event.cost.CopyFrom(money_of(parse_usd(str(value))))
+            event.cost.CopyFrom(checked_money(parse_usd(str(value))))
         elif prices and event.type == usage_pb2.USAGE_TYPE_CONSUME:
             nanos = priced(event.input_tokens, event.output_tokens, event.cached_tokens, prices)
-            event.cost.CopyFrom(money_of(nanos))
+            event.cost.CopyFrom(checked_money(nanos))
     except ValueError as error:
         raise LineError(f"cost: {error}") from None
 

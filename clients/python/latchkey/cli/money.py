@@ -1,12 +1,11 @@
 """Money as whole nano-dollars: read, added and printed without a float."""
 
 from decimal import Decimal, InvalidOperation
-from typing import Final
 
 from google.type.money_pb2 import Money
 
-NANOS: Final = 1_000_000_000
-"""Nano-dollars in a dollar."""
+from latchkey.money import money_of
+from latchkey.rules import NANOS
 
 _PLACES = 9
 _CENTS = 2
@@ -59,15 +58,8 @@ def places_needed(nanos: int) -> int:
     return max(_CENTS, len(digits))
 
 
-def nanos_of(amount: Money) -> int:
-    """Return a Money's nano-dollars."""
-    return amount.units * NANOS + amount.nanos
-
-
-def money_of(nanos: int) -> Money:
-    """Return nano-dollars as a Money, both of whose parts carry the sign; raises ValueError for too many dollars."""
-    sign = -1 if nanos < 0 else 1
-    units, rest = divmod(abs(nanos), NANOS)
-    if units >= 10**_DOLLARS_DIGITS_MAX:
+def checked_money(nanos: int) -> Money:
+    """Return nano-dollars as a Money; raises ValueError for too many dollars."""
+    if abs(nanos) >= 10**_DOLLARS_DIGITS_MAX * NANOS:
         raise ValueError(f"{dollars(nanos)} is too many dollars")
-    return Money(currency_code="USD", units=sign * units, nanos=sign * rest)
+    return money_of(nanos)

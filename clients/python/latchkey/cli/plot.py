@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator
 
 from latchkey.cli.marks import percent
-from latchkey.cli.money import NANOS, dollars, places_needed
+from latchkey.cli.money import dollars, places_needed
 from latchkey.cli.names import filter_name, group_name
 from latchkey.cli.ranges import BY, Bucket, slots, told
 from latchkey.cli.report import MONEY, Group, Report
 from latchkey.cli.series import series
+from latchkey.rules import NANOS
 
 SIZE = (11, 5.5)
 DPI = 150

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from latchkey.cli.money import nanos_of
 from latchkey.cli.report import MONEY, Cell, Dimension, Filter, Measure, Numbers, Part, Question, Report, Row, grouped
+from latchkey.money import nanos_of
 from latchkey.v1 import environment_pb2, usage_pb2, usage_service_pb2, usage_service_pb2_grpc
 
 PAGE_SIZE = 2_000

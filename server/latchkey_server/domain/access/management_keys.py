@@ -22,10 +22,9 @@ from latchkey_server.domain.model import (
     Secret,
     etag_of,
 )
-from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin, View
+from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, View, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
-from latchkey_server.domain.secret import MANAGEMENT_PREFIX, Peppers, mask, new_secret
-from latchkey_server.domain.snapshots import snapshot
+from latchkey_server.domain.secret import MANAGEMENT_PREFIX, Peppers, mask, new_secret, stored_secret
 from latchkey_server.domain.store import Clock, Store
 from latchkey_server.domain.validation import (
     MEMBER_MAX,
@@ -103,7 +102,7 @@ class ManagementKeys:
             )
             await tx.management_keys.insert(made)
             await tx.secrets.claim([management_secret(made, secret, self._peppers, now)])
-            return _done("management_key.create", None, made)
+            return _effects("management_key.create", None, made)
 
         return _with_secret(await self._mutations.run(origin, work, _view(origin.caller)), secret)
 
@@ -145,7 +144,7 @@ class ManagementKeys:
             await tx.management_keys.update(after)
             if not _lasting_owner(after):
                 await _require_other_owner(tx, before)
-            return _done("management_key.update", before, after)
+            return _effects("management_key.update", before, after)
 
         return await self._mutations.run(origin, work, _view(origin.caller))
 
@@ -166,7 +165,7 @@ class ManagementKeys:
             await tx.secrets.claim([management_secret(before, secret, self._peppers, now)])
             after = replace(before, update_time=now, revision=revision)
             await tx.management_keys.update(after)
-            return _done("management_key.rotate", before, after)
+            return _effects("management_key.rotate", before, after)
 
         return _with_secret(await self._mutations.run(origin, work, _view(origin.caller)), secret)
 
@@ -190,7 +189,7 @@ class ManagementKeys:
             revocation = Revocation(reason, note, now)
             after = replace(before, revocation=revocation, update_time=now, revision=revision)
             await tx.management_keys.update(after)
-            return _done("management_key.revoke", before, after)
+            return _effects("management_key.revoke", before, after)
 
         return await self._mutations.run(origin, work, _view(origin.caller))
 
@@ -236,19 +235,9 @@ def new_management_key(
 
 
 def management_secret(holder: ManagementKey, secret: str, peppers: Peppers, now: datetime) -> Secret:
-    """Return what is kept of a management key's secret."""
-    return Secret(
-        workspace_id=holder.workspace_id,
-        holder_id=holder.management_key_id,
-        secret_id=ids.new_id(),
-        holder=Holder.MANAGEMENT_KEY,
-        hash=peppers.hash(secret_sha256(secret)),
-        pepper_id=peppers.current,
-        mask=mask(secret),
-        create_time=now,
-        end_time=None,
-        ended=False,
-    )
+    """Return what is stored of a management key's secret."""
+    owner = (holder.workspace_id, Holder.MANAGEMENT_KEY, holder.management_key_id)
+    return stored_secret(*owner, secret_sha256(secret), mask(secret), peppers, now)
 
 
 async def view_management_key(tx: Transaction, workspace_id: UUID, management_key_id: UUID) -> ManagementKeyView:
@@ -320,15 +309,9 @@ async def _require_other_owner(tx: Transaction, management_key: ManagementKey) -
         raise errors.LastOwner("The workspace would be left without a lasting OWNER; make another first.")
 
 
-def _done(action: str, before: ManagementKey | None, after: ManagementKey) -> Effects:
-    entry = AuditEntry(
-        action,
-        ids.format_id(ids.MANAGEMENT_KEY, after.management_key_id),
-        snapshot(before) if before else None,
-        snapshot(after),
-    )
+def _effects(action: str, before: ManagementKey | None, after: ManagementKey) -> Effects:
     change = Change(ChangeKind.MANAGEMENT_KEY_CHANGED, after.management_key_id)
-    return Effects((change,), (entry,), {"management_key_id": str(after.management_key_id)})
+    return effects_of(action, change, before, after, {"management_key_id": str(after.management_key_id)})
 
 
 def _view(caller: Caller) -> View[Transaction, ManagementKeyView]:

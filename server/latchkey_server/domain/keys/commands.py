@@ -31,7 +31,7 @@ from latchkey_server.domain.model import (
 from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin, View
 from latchkey_server.domain.paging import Page, cut, id_cursor, label_cursor
 from latchkey_server.domain.replays import keep_credits, kept_credits
-from latchkey_server.domain.secret import Peppers, mask, new_secret
+from latchkey_server.domain.secret import Peppers, mask, new_secret, stored_secret
 from latchkey_server.domain.store import Clock, Store
 from latchkey_server.domain.validation import Violations, check_note, check_range
 
@@ -288,18 +288,8 @@ class Keys:
         return known
 
     def _secret_of(self, key: Key, secret: str, now: datetime) -> Secret:
-        return Secret(
-            workspace_id=key.workspace_id,
-            holder_id=key.key_id,
-            secret_id=ids.new_id(),
-            holder=Holder.KEY,
-            hash=self._peppers.hash(secret_sha256(secret)),
-            pepper_id=self._peppers.current,
-            mask=mask(secret),
-            create_time=now,
-            end_time=None,
-            ended=False,
-        )
+        owner = (key.workspace_id, Holder.KEY, key.key_id)
+        return stored_secret(*owner, secret_sha256(secret), mask(secret), self._peppers, now)
 
 
 def _adjusted(remaining: int, adjustment: Adjustment) -> int:

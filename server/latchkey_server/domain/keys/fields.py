@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from latchkey.rules import parse_network
-from latchkey_server.domain.model import NANOS, Credits, KeyFields, ModelLimits, RefillInterval, SpendLimit
+from latchkey.rules import NANOS, parse_network
+from latchkey_server.domain.model import Credits, KeyFields, ModelLimits, RefillInterval, SpendLimit
 from latchkey_server.domain.validation import (
     EXTERNAL_ID_MAX,
     MEMBER_MAX,

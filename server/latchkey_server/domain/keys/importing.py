@@ -6,13 +6,13 @@ from datetime import datetime
 from uuid import UUID
 
 from latchkey.rules import secret_sha256
-from latchkey_server.domain import errors, ids
+from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError, Violation
 from latchkey_server.domain.keys.maker import KeyDraft, KeyMaker
 from latchkey_server.domain.keys.ports import Transaction
 from latchkey_server.domain.model import Holder, Json, Key, Secret
 from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin
-from latchkey_server.domain.secret import Peppers, blank_mask
+from latchkey_server.domain.secret import Peppers, blank_mask, stored_secret
 from latchkey_server.domain.validation import require_number
 
 ITEMS_MAX = 1_000
@@ -119,18 +119,8 @@ class Attempt:
                 "mask_hint", f"must be at most {HINT_MAX} printable characters and not the secret itself"
             )
         key = await self._maker.make(item.draft)
-        secret = Secret(
-            workspace_id=key.workspace_id,
-            holder_id=key.key_id,
-            secret_id=ids.new_id(),
-            holder=Holder.KEY,
-            hash=self._peppers.hash(item.sha256),
-            pepper_id=self._peppers.current,
-            mask=hint or blank_mask(key.prefix),
-            create_time=self._now,
-            end_time=None,
-            ended=False,
-        )
+        shown = hint or blank_mask(key.prefix)
+        secret = stored_secret(key.workspace_id, Holder.KEY, key.key_id, item.sha256, shown, self._peppers, self._now)
         return key, secret
 
 

@@ -112,11 +112,6 @@ def _check(report: ClientReport) -> None:
     found.check()
 
 
-def _told_as(caller: Caller, count: OutcomeCount) -> UUID:
-    """Return the calling service that a count is for; root's own keys are nobody's business in another workspace."""
-    return caller.management_key_id if count.workspace_id in (None, caller.workspace_id) else UNKNOWN
-
-
 def _uses(caller: Caller, uses: Sequence[KeyUse], now: datetime) -> Mapping[UUID, Mapping[UUID, datetime]]:
     """Return the uses by workspace, those that the caller may tell of; none lies ahead of now."""
     found: dict[UUID, dict[UUID, datetime]] = {}
@@ -152,6 +147,7 @@ def _rows(caller: Caller, counts: Sequence[OutcomeCount], keys: Mapping[UUID, Ke
             quarter=count.quarter_time,
             key_id=count.key_id,
             code=count.code,
+            # Root's own keys are nobody's business in another workspace.
             management_key_id=caller.management_key_id
             if count.workspace_id in (None, caller.workspace_id)
             else UNKNOWN,

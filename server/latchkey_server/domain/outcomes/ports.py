@@ -7,7 +7,7 @@ from uuid import UUID
 
 from latchkey_server.domain.outcomes.by_label import LabelCount
 from latchkey_server.domain.outcomes.counts import CountRow, VerificationCombination
-from latchkey_server.domain.outcomes.report import VerificationQuestion, VerificationReport
+from latchkey_server.domain.outcomes.report import VerificationQuery, VerificationReport
 from latchkey_server.domain.usage import ports as usage
 from latchkey_server.domain.usage.combinations import KeyDay
 
@@ -37,7 +37,7 @@ class VerificationRepository(Protocol):
         """Add to the counts by label, in order; last in a transaction, for it keeps others waiting."""
         ...
 
-    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationReport:
+    async def report(self, workspace_id: UUID, query: VerificationQuery) -> VerificationReport:
         """Return one page of a report with the total of the whole.
 
         Raises DeadlineExceeded for one that takes too long.

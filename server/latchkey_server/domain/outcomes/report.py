@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from latchkey_server.domain.reporting.buckets import Bucket
-from latchkey_server.domain.usage.report import UsageKey
+from latchkey_server.domain.reporting.request import ReportKey, ReportQuery, ReportRequest, ReportRow
 from latchkey_server.domain.verify.model import Code
 
 
@@ -24,7 +23,7 @@ class VerificationDimension(enum.IntEnum):
     PREFIX = 8
 
 
-VerificationGroupValue = int | str | UUID | UsageKey | None
+VerificationGroupValue = int | str | UUID | ReportKey | None
 """None is the label, the key and the api of a secret that no key has."""
 
 
@@ -43,33 +42,23 @@ class VerificationFilter:
     unknown_secrets: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationQuestion:
-    """A report as storage is asked for it: rows ``offset`` to ``offset`` + ``limit`` of its buckets and groups."""
+VerificationRequest = ReportRequest[VerificationDimension, VerificationFilter]
+"""A report on verifications as it is asked for."""
 
-    buckets: Sequence[Bucket]
-    group_by: tuple[VerificationDimension, ...]
-    wanted: VerificationFilter
-    top: int
-    offset: int
-    limit: int
+VerificationQuery = ReportQuery[VerificationDimension, VerificationFilter]
+"""A report on verifications as storage is asked for it."""
 
-    @property
-    def by_tag(self) -> bool:
-        """Tell whether tags are asked about: then a verification counts once in each of its tags."""
-        return VerificationDimension.TAG in self.group_by or bool(self.wanted.tags)
+
+def asks_by_tag(query: VerificationQuery) -> bool:
+    """Tell whether tags are asked about: then a verification counts once in each of its tags."""
+    return VerificationDimension.TAG in query.group_by or bool(query.wanted.tags)
 
 
 @dataclass(frozen=True, slots=True)
-class VerificationRow:
-    """One group in one bucket; ``group`` is empty on the row that sums all groups outside ``top``."""
+class VerificationRow(ReportRow[VerificationDimension, VerificationGroupValue]):
+    """How many verifications a group had in a bucket."""
 
-    bucket: Bucket
-    group: dict[VerificationDimension, VerificationGroupValue]
-    other: bool
     count: int
-    beyond: bool = False
-    """Whether model, tag and prefix are those beyond the combinations that are kept apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from uuid import UUID
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access.roles import require_unbound
 from latchkey_server.domain.model import Api, Caller, Change, ChangeKind, Json, etag_of
-from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin, View
+from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, View, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
 from latchkey_server.domain.replays import keep_api, kept_api
-from latchkey_server.domain.snapshots import snapshot
 from latchkey_server.domain.store import Store
 from latchkey_server.domain.tenants.ports import Transaction
 from latchkey_server.domain.validation import NAME_MAX, Violations, check_text
@@ -38,7 +37,7 @@ class Apis:
         async def work(tx: Transaction, now: datetime, revision: int) -> Effects:
             api = new_api(origin.caller.workspace_id, name, now, revision)
             await tx.apis.insert(api)
-            return _done("api.create", None, api)
+            return _effects("api.create", None, api, api)
 
         return await self._mutations.run(origin, work, _view(origin.caller))
 
@@ -68,7 +67,7 @@ class Apis:
             renamed = before.name if name is None else name
             after = replace(before, name=renamed, update_time=now, revision=revision)
             await tx.apis.update(after)
-            return _done("api.update", before, after)
+            return _effects("api.update", before, after, after)
 
         return await self._mutations.run(origin, work, _view(origin.caller))
 
@@ -83,7 +82,7 @@ class Apis:
             if await tx.apis.has_keys(before.workspace_id, api_id):
                 raise errors.ApiNotEmpty("The api has keys, or deleted ones.", api_id=shown)
             await tx.apis.delete(before.workspace_id, api_id)
-            return _done("api.delete", before, None)
+            return _effects("api.delete", before, None, before)
 
         async def view(_tx: Transaction, _now: datetime, _outcome: Json) -> None:
             return None
@@ -106,18 +105,8 @@ async def _visible(tx: Transaction, caller: Caller, api_id: UUID, etag: str = ""
     return api
 
 
-def _done(action: str, before: Api | None, after: Api | None) -> Effects:
-    api = after or before
-    if api is None:
-        return Effects()
-    entry = AuditEntry(
-        action,
-        ids.format_id(ids.API, api.api_id),
-        snapshot(before) if before else None,
-        snapshot(after) if after else None,
-    )
-    change = Change(ChangeKind.API_CHANGED, api.api_id)
-    return Effects((change,), (entry,), keep_api(api))
+def _effects(action: str, before: Api | None, after: Api | None, api: Api) -> Effects:
+    return effects_of(action, Change(ChangeKind.API_CHANGED, api.api_id), before, after, keep_api(api))
 
 
 def _view(caller: Caller) -> View[Transaction, Api]:

@@ -8,10 +8,9 @@ from uuid import UUID
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access.roles import require_unbound
 from latchkey_server.domain.model import Caller, Change, ChangeKind, Identity, Json, RateLimit, etag_of
-from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin
+from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
 from latchkey_server.domain.replays import keep_identity, kept_identity
-from latchkey_server.domain.snapshots import snapshot
 from latchkey_server.domain.store import Store
 from latchkey_server.domain.tenants.ports import Transaction
 from latchkey_server.domain.validation import (
@@ -86,7 +85,7 @@ class Identities:
                 fresh = new_identity(origin.caller.workspace_id, name, now, revision)
                 made = _with_fields(fresh, make(found), found)
                 await tx.identities.insert(made)
-                return _done("identity.create", None, made)
+                return _effects("identity.create", None, made, made)
             found.check()
             if before is None:
                 raise errors.IdentityNotFound(_shown(name))
@@ -94,7 +93,7 @@ class Identities:
                 raise errors.EtagMismatch
             after = replace(_edited(before, edit, found), update_time=now, revision=revision)
             await tx.identities.update(after)
-            return _done("identity.update", before, after)
+            return _effects("identity.update", before, after, after)
 
         return await self._mutations.run(origin, work, _view)
 
@@ -111,7 +110,7 @@ class Identities:
                 shown = ids.format_id(ids.IDENTITY, identity_id)
                 raise errors.IdentityInUse("The identity has keys, or deleted ones.", identity_id=shown)
             await tx.identities.delete(workspace_id, identity_id)
-            return _done("identity.delete", before, None)
+            return _effects("identity.delete", before, None, before)
 
         async def view(_tx: Transaction, _now: datetime, _outcome: Json) -> None:
             return None
@@ -137,18 +136,9 @@ def _with_fields(identity: Identity, fields: IdentityFields, found: Violations) 
     return replace(identity, metadata=metadata, ratelimits=ratelimits)
 
 
-def _done(action: str, before: Identity | None, after: Identity | None) -> Effects:
-    identity = after or before
-    if identity is None:
-        return Effects()
-    entry = AuditEntry(
-        action,
-        ids.format_id(ids.IDENTITY, identity.identity_id),
-        snapshot(before) if before else None,
-        snapshot(after) if after else None,
-    )
+def _effects(action: str, before: Identity | None, after: Identity | None, identity: Identity) -> Effects:
     change = Change(ChangeKind.IDENTITY_CHANGED, identity.identity_id)
-    return Effects((change,), (entry,), keep_identity(identity))
+    return effects_of(action, change, before, after, keep_identity(identity))
 
 
 async def _view(_tx: Transaction, _now: datetime, outcome: Json) -> Identity:

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from latchkey.rules import NANOS
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.model import NANOS, Json
+from latchkey_server.domain.model import Json
 from latchkey_server.domain.sha256 import sha256
 from latchkey_server.domain.validation import (
     MEMBER_MAX,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.domain.usage.event import StoredEvent, UsageEvent
-from latchkey_server.domain.usage.report import EventPage, UsageQuestion, UsageReport
+from latchkey_server.domain.usage.report import EventPage, Measure, UsageQuery, UsageReport
 from latchkey_server.domain.usage.rollups import KeyFacts, RollUps, UsageCombination
 
 
@@ -65,14 +65,14 @@ class UsageRepository(Protocol):
         """Add to the roll-ups; last in a transaction, for it keeps others waiting."""
         ...
 
-    async def report(self, workspace_id: UUID, question: UsageQuestion) -> UsageReport:
+    async def report(self, workspace_id: UUID, query: UsageQuery, order_by: Measure) -> UsageReport:
         """Return one page of a report with the totals of the whole.
 
         Raises DeadlineExceeded for one that takes too long.
         """
         ...
 
-    async def events(self, workspace_id: UUID, question: EventPage) -> list[EventRow]:
+    async def events(self, workspace_id: UUID, page: EventPage) -> list[EventRow]:
         """Return events newest first; raises DeadlineExceeded."""
         ...
 

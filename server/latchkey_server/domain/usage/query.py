@@ -1,43 +1,24 @@
 """QueryUsage and ListUsageEvents: what may be asked, by whom, and page by page (spec §5)."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from latchkey_server.domain import errors
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.paging import Page
-from latchkey_server.domain.reporting.buckets import Bucket, Width, buckets, time_zone
+from latchkey_server.domain.reporting.buckets import Bucket
 from latchkey_server.domain.reporting.concurrency import ReportConcurrency
-from latchkey_server.domain.reporting.request import check_report, offset_of, within_binding
+from latchkey_server.domain.reporting.request import VALUES_MAX, normalized_labels, query_of, within_binding
 from latchkey_server.domain.store import Clock, Store
 from latchkey_server.domain.usage.ports import Transaction
 from latchkey_server.domain.usage.report import (
     EventPage,
-    Measure,
-    UsageDimension,
     UsageFilter,
-    UsageQuestion,
     UsageRecord,
     UsageReport,
+    UsageRequest,
 )
-from latchkey_server.domain.validation import Violations, check_count, check_environment
-
-VALUES_MAX = 100
-DEFAULT_ROWS, MAX_ROWS = 1_000, 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class UsageAsk:
-    """A report as it is asked for."""
-
-    start: datetime
-    end: datetime
-    width: Width = Width.NONE
-    zone: str = ""
-    group_by: tuple[UsageDimension, ...] = ()
-    wanted: UsageFilter = field(default_factory=UsageFilter)
-    top: int = 0
-    order_by: Measure = Measure.SPEND
+from latchkey_server.domain.validation import Violations, check_count
 
 
 class UsageQueries:
@@ -48,15 +29,15 @@ class UsageQueries:
         self._shares = shares
         self._clock = clock
 
-    async def report(self, caller: Caller, ask: UsageAsk, size: int, cursor: str | None) -> UsageReport:
+    async def report(self, caller: Caller, request: UsageRequest, size: int, cursor: str | None) -> UsageReport:
         """Return one page of a report with the totals of the whole; raises InvalidField and SumOutOfRange."""
-        question = _question(ask, size, cursor)
-        bound = _bound(caller, question.wanted)
+        query = query_of(request, _normalized(request.wanted), size, cursor)
+        bound = _bound(caller, query.wanted)
 
         async def work(tx: Transaction) -> UsageReport:
             if bound is None:
                 return UsageReport(as_of=self._clock())
-            return await tx.usage.report(caller.workspace_id, replace(question, wanted=bound))
+            return await tx.usage.report(caller.workspace_id, replace(query, wanted=bound), request.order_by)
 
         async with self._shares.one(caller.workspace_id):
             report = await self._store.read(work)
@@ -93,30 +74,15 @@ def default_range(start: datetime | None, end: datetime | None, now: datetime) -
     return start or until - day, until
 
 
-def _question(ask: UsageAsk, size: int, cursor: str | None) -> UsageQuestion:
-    check_report(ask.start, ask.end, ask.group_by, ask.top)
-    return UsageQuestion(
-        buckets=buckets(ask.start, ask.end, ask.width, time_zone(ask.zone)),
-        group_by=ask.group_by,
-        wanted=_normalized(ask.wanted),
-        top=ask.top if ask.group_by else 0,
-        order_by=ask.order_by,
-        offset=offset_of(cursor),
-        limit=size,
-    )
-
-
 def _normalized(wanted: UsageFilter) -> UsageFilter:
     found = Violations("filter")
     lists = ("labels", "key_ids", "models", "members", "tasks", "external_ids", "api_ids")
     for name in lists:
         field_name = "environments.labels" if name == "labels" else name
         check_count(found, field_name, getattr(wanted, name), VALUES_MAX)
-    labels = [
-        check_environment(found, f"environments.labels[{index}]", label) for index, label in enumerate(wanted.labels)
-    ]
+    labels = normalized_labels(found, wanted.labels)
     found.check()
-    return replace(wanted, labels=tuple(labels))
+    return replace(wanted, labels=labels)
 
 
 def _bound(caller: Caller, wanted: UsageFilter) -> UsageFilter | None:

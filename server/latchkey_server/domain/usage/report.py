@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from latchkey_server.domain import errors
-from latchkey_server.domain.reporting.buckets import Bucket
+from latchkey_server.domain.reporting.request import ReportKey, ReportQuery, ReportRequest, ReportRow
 from latchkey_server.domain.usage.event import UsageEvent, UsageType
 
 COUNT_TOLD_MAX = 2**63 - 1
@@ -53,19 +53,6 @@ class UsageFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class UsageQuestion:
-    """A report as storage is asked for it: rows ``offset`` to ``offset`` + ``limit`` of its buckets and groups."""
-
-    buckets: Sequence[Bucket]
-    group_by: tuple[UsageDimension, ...]
-    wanted: UsageFilter
-    top: int
-    order_by: Measure
-    offset: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
 class Measures:
     """The sums of a group in a bucket; money in nano-dollars."""
 
@@ -90,29 +77,25 @@ class Measures:
                 raise errors.SumOutOfRange(measure)
 
 
-@dataclass(frozen=True, slots=True)
-class UsageKey:
-    """A key as reports show it."""
-
-    key_id: UUID
-    name: str
-    deleted: bool
-    revoked: bool
-
-
-UsageGroupValue = str | UUID | UsageKey
+UsageGroupValue = str | UUID | ReportKey
 
 
 @dataclass(frozen=True, slots=True)
-class UsageRow:
-    """One group in one bucket; ``group`` is empty on the row that sums all groups outside ``top``."""
+class UsageRequest(ReportRequest[UsageDimension, UsageFilter]):
+    """A report on usage as it is asked for."""
 
-    bucket: Bucket
-    group: dict[UsageDimension, UsageGroupValue]
-    other: bool
+    order_by: Measure = Measure.SPEND
+
+
+UsageQuery = ReportQuery[UsageDimension, UsageFilter]
+"""A report on usage as storage is asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow(ReportRow[UsageDimension, UsageGroupValue]):
+    """What a group used in a bucket."""
+
     measures: Measures
-    beyond: bool = False
-    """Whether member, model and task are those beyond the combinations that are kept apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ import os
 import secrets
 from pathlib import Path
 
+from latchkey_server.storage.embedded.data_directory import sync_folder
+
 
 def create_private_file(path: Path, text: str) -> None:
     """Create a file that only its owner may read, on disk when this returns; raises FileExistsError if it exists."""
@@ -14,7 +16,7 @@ def create_private_file(path: Path, text: str) -> None:
         os.link(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write(path: Path, text: str) -> None:
@@ -23,11 +25,3 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

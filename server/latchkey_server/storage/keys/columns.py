@@ -15,8 +15,9 @@ from latchkey_server.domain.model import (
     SpendLimit,
     SpendReset,
 )
+from latchkey_server.domain.ratelimit_json import ratelimits_json, ratelimits_of
 from latchkey_server.storage.database import Row
-from latchkey_server.storage.rows import ratelimits_json, ratelimits_of, revocation_of
+from latchkey_server.storage.rows import revocation_of
 
 
 class Column(NamedTuple):

@@ -9,8 +9,14 @@ from collections.abc import Sequence
 
 from latchkey_server.domain.outcomes.by_label import NO_API
 from latchkey_server.domain.outcomes.counts import UNKNOWN
-from latchkey_server.domain.outcomes.report import VerificationDimension, VerificationFilter, VerificationQuestion
+from latchkey_server.domain.outcomes.report import (
+    VerificationDimension,
+    VerificationFilter,
+    VerificationQuery,
+    asks_by_tag,
+)
 from latchkey_server.storage.reporting.retagged import Retagged, moved_keys
+from latchkey_server.storage.reporting.statement import Span
 from latchkey_server.storage.sql import Conditions, asked_labels
 
 _KEPT = ("code", "management_key_id", "model", "tag", "prefix", "other")
@@ -19,43 +25,45 @@ _COUNTED = ", ".join(f"v.{name}" for name in _KEPT)
 _KEY = "key k ON k.workspace_id = v.workspace_id AND k.key_id = v.key_id"
 
 
-def answered_by_label(question: VerificationQuestion) -> bool:
-    """Tell whether the counts by label know all that a question asks about."""
-    wanted = question.wanted
+def answered_by_label(query: VerificationQuery) -> bool:
+    """Tell whether the counts by label know all that a query asks about."""
+    wanted = query.wanted
     # Unknown secrets are one key, and nothing but that tells them from a key that is not there.
-    return VerificationDimension.KEY not in question.group_by and not (wanted.key_ids or wanted.unknown_secrets)
+    return VerificationDimension.KEY not in query.group_by and not (wanted.key_ids or wanted.unknown_secrets)
 
 
-def asks_about_labels(question: VerificationQuestion) -> bool:
+def asks_about_labels(query: VerificationQuery) -> bool:
     """Tell whether it matters under which label a key is counted."""
-    return VerificationDimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
+    return VerificationDimension.ENVIRONMENT in query.group_by or bool(asked_labels(query.wanted))
 
 
-def part_by_key(question: VerificationQuestion, where: Conditions) -> str:
+def part_by_key(query: VerificationQuery, where: Conditions) -> str:
     """Return a common table expression ``part`` with bucket, key_id, environment, api_id and the counts.
 
     The key of an unknown secret joins no key: its own id, its label and its api are NULL.
     """
-    span = _Span(question, where)
+    span = _Span(query, where)
     of_keys = Conditions(span.within)
     of_keys.arguments = where.arguments
-    of_keys.add_if(bool(question.wanted.key_ids), "v.key_id = ANY(?)", list(question.wanted.key_ids))
-    of_keys.add_if(question.wanted.unknown_secrets, "v.key_id = ?", UNKNOWN)
+    of_keys.add_if(bool(query.wanted.key_ids), "v.key_id = ANY(?)", list(query.wanted.key_ids))
+    of_keys.add_if(query.wanted.unknown_secrets, "v.key_id = ?", UNKNOWN)
     return (
-        f"part AS (SELECT {span.bucket} AS bucket, k.key_id, k.environment, k.api_id, {_COUNTED}, v.verifications "
+        f"part AS (SELECT {span.bucket('v.quarter')} AS bucket, k.key_id, k.environment, k.api_id, {_COUNTED}, "
+        "v.verifications "
         f"FROM verification_key_quarter v LEFT JOIN {_KEY} WHERE {of_keys.text})"
     )
 
 
-def part_by_label(question: VerificationQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:
+def part_by_label(query: VerificationQuery, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``part`` as by key, without key_id.
 
     ``moved`` are the keys that are counted under another label than they carry now.
     """
-    span = _Span(question, where)
+    span = _Span(query, where)
     no_api = f"{where.bind(NO_API)}::uuid"
     folded = (
-        f"SELECT {span.bucket} AS bucket, CASE WHEN v.api_id <> {no_api} THEN v.environment END AS environment, "
+        f"SELECT {span.bucket('v.quarter')} AS bucket, "
+        f"CASE WHEN v.api_id <> {no_api} THEN v.environment END AS environment, "
         f"nullif(v.api_id, {no_api}) AS api_id, {_COUNTED}, v.verifications "
         f"FROM verification_label_quarter v WHERE {span.within}"
     )
@@ -66,7 +74,7 @@ def part_by_label(question: VerificationQuestion, where: Conditions, moved: Sequ
         {moved_keys(where, moved)}, moved_part AS MATERIALIZED (
             SELECT {grouped}, sum(verifications)::bigint AS verifications
             FROM moved CROSS JOIN LATERAL (
-                SELECT {span.bucket} AS bucket, {_COUNTED}, v.verifications FROM verification_key_quarter v
+                SELECT {span.bucket("v.quarter")} AS bucket, {_COUNTED}, v.verifications FROM verification_key_quarter v
                 WHERE {span.within} AND v.key_id = moved.key_id OFFSET 0
             ) AS counted GROUP BY {grouped}
         ), part AS (
@@ -93,16 +101,12 @@ def filter_part(where: Conditions, wanted: VerificationFilter) -> str:
     return filters.text
 
 
-class _Span:
-    """Which rows of a table ``v`` a question is about, and the number of the bucket that one lies in."""
+class _Span(Span):
+    """Which rows of a table ``v`` a report is about."""
 
-    def __init__(self, question: VerificationQuestion, where: Conditions) -> None:
-        buckets = question.buckets
-        starts, start, end = (
-            where.bind(value) for value in ([start for start, _ in buckets], buckets[0][0], buckets[-1][1])
-        )
-        self.bucket = f"width_bucket(v.quarter, {starts}::timestamptz[]) - 1"
+    def __init__(self, query: VerificationQuery, where: Conditions) -> None:
+        super().__init__(query.buckets, where)
         self.within = (
-            f"v.workspace_id = $1 AND v.quarter >= {start}::timestamptz AND v.quarter < {end}::timestamptz "
-            f"AND {'v.tagged' if question.by_tag else 'NOT v.tagged'}"
+            f"v.workspace_id = $1 AND v.quarter >= {self.start} AND v.quarter < {self.end} "
+            f"AND {'v.tagged' if asks_by_tag(query) else 'NOT v.tagged'}"
         )

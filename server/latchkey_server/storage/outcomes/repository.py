@@ -6,7 +6,7 @@ from uuid import UUID
 
 from latchkey_server.domain.outcomes.by_label import LabelCount
 from latchkey_server.domain.outcomes.counts import CountRow, VerificationCombination
-from latchkey_server.domain.outcomes.report import VerificationQuestion, VerificationReport
+from latchkey_server.domain.outcomes.report import VerificationQuery, VerificationReport
 from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.outcomes.reports import report
@@ -114,5 +114,5 @@ class PostgresVerifications:
             portion = rows[begin : begin + PORTION]
             await self._connection.execute(statement, workspace_id, *map(list, zip(*portion, strict=True)))
 
-    async def report(self, workspace_id: UUID, question: VerificationQuestion) -> VerificationReport:
-        return await report(self._connection, workspace_id, question)
+    async def report(self, workspace_id: UUID, query: VerificationQuery) -> VerificationReport:
+        return await report(self._connection, workspace_id, query)

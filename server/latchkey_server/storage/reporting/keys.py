@@ -3,11 +3,11 @@
 from collections.abc import Collection
 from uuid import UUID
 
-from latchkey_server.domain.usage.report import UsageKey
+from latchkey_server.domain.reporting.request import ReportKey
 from latchkey_server.storage.database import Connection
 
 
-async def reported_keys(connection: Connection, workspace_id: UUID, key_ids: Collection[UUID]) -> dict[UUID, UsageKey]:
+async def reported_keys(connection: Connection, workspace_id: UUID, key_ids: Collection[UUID]) -> dict[UUID, ReportKey]:
     """Return keys as reports show them, deleted ones included."""
     if not key_ids:
         return {}
@@ -17,4 +17,4 @@ async def reported_keys(connection: Connection, workspace_id: UUID, key_ids: Col
         workspace_id,
         list(key_ids),
     )
-    return {row["key_id"]: UsageKey(**row) for row in found}
+    return {row["key_id"]: ReportKey(**row) for row in found}

@@ -1,14 +1,20 @@
 """The statement of a report: the totals of a selection, then one page of its rows, in one snapshot."""
 
-from collections.abc import AsyncIterator, Sequence
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
 
 import asyncpg
 
 from latchkey_server.domain.errors import DeadlineExceeded
-from latchkey_server.storage.database import Connection
+from latchkey_server.domain.reporting.buckets import Bucket
+from latchkey_server.domain.reporting.request import ReportKey
+from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions
+
+Dimension = TypeVar("Dimension", bound=enum.IntEnum)
 
 _SETTINGS = f"SET LOCAL work_mem = '64MB'; SET LOCAL jit = off; {PLANNED_FOR_VALUES}"
 
@@ -76,3 +82,52 @@ def _folded(where: Conditions, paging: Paging) -> str:
 
 def _listed(*columns: str) -> str:
     return ", ".join(columns)
+
+
+class Span:
+    """The range of a report and its buckets, bound to a statement once; ``start`` and ``end`` are placeholders."""
+
+    def __init__(self, buckets: Sequence[Bucket], where: Conditions) -> None:
+        self._starts = where.bind([start for start, _ in buckets])
+        self.start = f"{where.bind(buckets[0][0])}::timestamptz"
+        self.end = f"{where.bind(buckets[-1][1])}::timestamptz"
+
+    def bucket(self, instant: str) -> str:
+        """Return the number of the bucket that an instant lies in."""
+        return f"width_bucket({instant}, {self._starts}::timestamptz[]) - 1"
+
+
+class Grouping(Generic[Dimension]):
+    """How a noun's dimensions become columns, and rows become groups again.
+
+    ``columns`` says what each dimension reads, ``texts`` which of them are free text, with an ``other`` for what is
+    beyond the combinations that are summed apart.
+    """
+
+    def __init__(self, columns: Mapping[Dimension, str], texts: frozenset[Dimension], key: Dimension) -> None:
+        self._columns = columns
+        self._texts = texts
+        self._key = key
+
+    def select(self, group_by: Sequence[Dimension]) -> list[str]:
+        """Return the columns to select and to group by, each with its name last."""
+        selected = [f"{self._columns[dimension]} AS g{at}" for at, dimension in enumerate(group_by)]
+        return [*selected, "other AS overflow"] if self._texts.intersection(group_by) else selected
+
+    def key_ids(self, group_by: Sequence[Dimension], rows: Sequence[Row]) -> set[UUID]:
+        """Return the keys that rows are groups of; the one of unknown secrets is none."""
+        if self._key not in group_by:
+            return set()
+        column = f"g{group_by.index(self._key)}"
+        return {row[column] for row in rows if not row["rest"] and row[column] is not None}
+
+    def group(self, group_by: Sequence[Dimension], row: Row, keys: Mapping[UUID, ReportKey]) -> dict[Dimension, Any]:
+        """Return the group that a row sums, nothing for the rest of all groups; keys as they are shown."""
+        if row["rest"]:
+            return {}
+        values = {dimension: row[f"g{at}"] for at, dimension in enumerate(group_by)}
+        return {dimension: keys.get(value) if dimension is self._key else value for dimension, value in values.items()}
+
+    def overflow(self, group_by: Sequence[Dimension], row: Row) -> bool:
+        """Tell whether a row sums what is beyond the combinations that are summed apart."""
+        return bool(self._texts.intersection(group_by)) and bool(row["overflow"])

@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from latchkey_server.domain.model import Identity
+from latchkey_server.domain.ratelimit_json import ratelimits_json, ratelimits_of
 from latchkey_server.storage.database import Connection, Row
-from latchkey_server.storage.rows import ratelimits_json, ratelimits_of
 
 _COLUMNS = "workspace_id, identity_id, external_id, metadata, ratelimits, create_time, update_time, revision"
 

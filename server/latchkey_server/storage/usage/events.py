@@ -19,20 +19,20 @@ _COLUMNS = (
 )
 
 
-async def events(connection: Connection, workspace_id: UUID, question: EventPage) -> list[EventRow]:
+async def events(connection: Connection, workspace_id: UUID, page: EventPage) -> list[EventRow]:
     """Return events newest first."""
     where = Conditions("e.workspace_id = $1", workspace_id)
-    where.add("e.occurred_time >= ?", question.start)
-    where.add("e.occurred_time < ?", question.end)
-    where.add_if(bool(question.types), "e.type = ANY(?)", [int(type_) for type_ in question.types])
-    if question.before:
-        occurred_time, id_hash = (where.bind(value) for value in question.before)
+    where.add("e.occurred_time >= ?", page.start)
+    where.add("e.occurred_time < ?", page.end)
+    where.add_if(bool(page.types), "e.type = ANY(?)", [int(type_) for type_ in page.types])
+    if page.before:
+        occurred_time, id_hash = (where.bind(value) for value in page.before)
         where.raw(f"(e.occurred_time, e.id_hash) < ({occurred_time}, {id_hash})")
-    _filter(where, question.wanted)
+    _filter(where, page.wanted)
     async with reading(connection):
         rows = await connection.fetch(
-            f"SELECT {_COLUMNS} FROM usage_event e{_joined(question.wanted)} WHERE {where.text} "
-            f"ORDER BY e.occurred_time DESC, e.id_hash DESC LIMIT {where.bind(question.limit)}",
+            f"SELECT {_COLUMNS} FROM usage_event e{_joined(page.wanted)} WHERE {where.text} "
+            f"ORDER BY e.occurred_time DESC, e.id_hash DESC LIMIT {where.bind(page.limit)}",
             *where.arguments,
         )
     return [EventRow(_event_of(row), row["id_hash"], row["record_time"]) for row in rows]

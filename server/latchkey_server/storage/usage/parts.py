@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from latchkey_server.domain.reporting.day_parts import DayPart, day_parts
-from latchkey_server.domain.usage.report import UsageDimension, UsageFilter, UsageQuestion
+from latchkey_server.domain.usage.report import UsageDimension, UsageFilter, UsageQuery
 from latchkey_server.storage.reporting.retagged import Retagged, moved_keys
+from latchkey_server.storage.reporting.statement import Span
 from latchkey_server.storage.sql import Conditions, asked_labels
 from latchkey_server.storage.usage.columns import NAMES, SUMMED, TEXTS, each
 
@@ -19,25 +20,23 @@ _BOTH_LABELS = "environment, folded_environment, api_id"
 _OF_KEYS = frozenset({UsageDimension.KEY, UsageDimension.MEMBER, UsageDimension.IDENTITY})
 
 
-def answered_by_label(question: UsageQuestion) -> bool:
-    """Tell whether the roll-up by label knows all that a question asks about."""
-    wanted = question.wanted
-    return not _OF_KEYS.intersection(question.group_by) and not (
-        wanted.key_ids or wanted.members or wanted.external_ids
-    )
+def answered_by_label(query: UsageQuery) -> bool:
+    """Tell whether the roll-up by label knows all that a report asks about."""
+    wanted = query.wanted
+    return not _OF_KEYS.intersection(query.group_by) and not (wanted.key_ids or wanted.members or wanted.external_ids)
 
 
-def asks_about_labels(question: UsageQuestion) -> bool:
+def asks_about_labels(query: UsageQuery) -> bool:
     """Tell whether an answer depends on which label a key carries: else what moved is the same under either."""
-    return UsageDimension.ENVIRONMENT in question.group_by or bool(asked_labels(question.wanted))
+    return UsageDimension.ENVIRONMENT in query.group_by or bool(asked_labels(query.wanted))
 
 
-def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[Retagged]) -> str:
+def parts_by_label(query: UsageQuery, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``part`` with bucket, environment, api_id and the rest.
 
     ``moved`` are the keys that are folded under another label than that of now.
     """
-    span = _Span(question, where)
+    span = Span(query.buckets, where)
     folded = f"""
         SELECT {span.bucket("quarter")} AS bucket, environment, api_id, model, task, other, {NAMES}
         FROM usage_label_quarter WHERE workspace_id = $1 AND quarter >= {span.start} AND quarter < {span.end}
@@ -45,7 +44,7 @@ def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[R
     if not moved:
         return f"part AS ({folded})"
     return f"""
-        {_moved_part(question, span, where, moved)}, part AS (
+        {_moved_part(query, span, where, moved)}, part AS (
             {folded}
             UNION ALL
             SELECT bucket, environment, api_id, model, task, other, {NAMES} FROM moved_part
@@ -55,10 +54,10 @@ def parts_by_label(question: UsageQuestion, where: Conditions, moved: Sequence[R
     """
 
 
-def _moved_part(question: UsageQuestion, span: "_Span", where: Conditions, moved: Sequence[Retagged]) -> str:
+def _moved_part(query: UsageQuery, span: Span, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``moved_part``: sums of moved keys by both their labels."""
     keys = _Keys(f"{_BOTH_LABELS}, model, task, other", _of_each_moved)
-    whole, cut = _packed_days(question)
+    whole, cut = _packed_days(query)
     queries, held = [_unpacked(span, keys)], ""
     if whole:
         queries.append(_whole_days(whole, where, keys))
@@ -73,12 +72,12 @@ def _moved_part(question: UsageQuestion, span: "_Span", where: Conditions, moved
     """
 
 
-def parts_by_key(question: UsageQuestion, where: Conditions) -> str:
+def parts_by_key(query: UsageQuery, where: Conditions) -> str:
     """Return a common table expression ``part`` with bucket, key_id, member and the rest, and the key's own facts."""
-    span = _Span(question, where)
-    key_ids = f"{where.bind(list(question.wanted.key_ids))}::uuid[]" if question.wanted.key_ids else None
+    span = Span(query.buckets, where)
+    key_ids = f"{where.bind(list(query.wanted.key_ids))}::uuid[]" if query.wanted.key_ids else None
     keys = _Keys(f"key_id, {TEXTS}", lambda table, within: _of_workspace(table, within, key_ids))
-    whole, cut = _packed_days(question)
+    whole, cut = _packed_days(query)
     queries = [_unpacked(span, keys)]
     if whole:
         queries.append(_whole_days(whole, where, keys))
@@ -109,20 +108,6 @@ def filter_parts(where: Conditions, wanted: UsageFilter, *, by_key: bool) -> str
     return filters.text
 
 
-class _Span:
-    """The range of a question and its buckets, bound to a statement once."""
-
-    def __init__(self, question: UsageQuestion, where: Conditions) -> None:
-        buckets = question.buckets
-        self._starts = where.bind([start for start, _ in buckets])
-        self.start = f"{where.bind(buckets[0][0])}::timestamptz"
-        self.end = f"{where.bind(buckets[-1][1])}::timestamptz"
-
-    def bucket(self, instant: str) -> str:
-        """Return the number of the bucket that an instant lies in."""
-        return f"width_bucket({instant}, {self._starts}::timestamptz[]) - 1"
-
-
 class _Keys(NamedTuple):
     """What is read of keys' usage, and how: ``rows`` gives a table's rows under a condition, as a source ``r``."""
 
@@ -143,13 +128,13 @@ def _of_each_moved(table: str, within: str) -> str:
     )
 
 
-def _packed_days(question: UsageQuestion) -> tuple[list[DayPart], list[DayPart]]:
+def _packed_days(query: UsageQuery) -> tuple[list[DayPart], list[DayPart]]:
     """Return the days that lie whole in a bucket, and the parts of those that a bucket's edge cuts."""
-    parts = day_parts(question.buckets)
+    parts = day_parts(query.buckets)
     return [part for part in parts if part.whole], [part for part in parts if not part.whole]
 
 
-def _unpacked(span: _Span, keys: _Keys) -> str:
+def _unpacked(span: Span, keys: _Keys) -> str:
     rows = keys.rows("usage_key_quarter", f"quarter >= {span.start} AND quarter < {span.end}")
     return f"SELECT {span.bucket('quarter')} AS bucket, {keys.columns}, {NAMES} FROM {rows}"
 

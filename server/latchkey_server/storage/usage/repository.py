@@ -7,7 +7,7 @@ from uuid import UUID
 from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.domain.usage.event import StoredEvent
 from latchkey_server.domain.usage.ports import EventRow
-from latchkey_server.domain.usage.report import EventPage, UsageQuestion, UsageReport
+from latchkey_server.domain.usage.report import EventPage, Measure, UsageQuery, UsageReport
 from latchkey_server.domain.usage.rollups import KeyFacts, KeyQuarter, LabelQuarter, RollUps, UsageCombination
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.usage.columns import ADDED, NAMES
@@ -157,11 +157,11 @@ class PostgresUsage:
             *map(list, zip(*rows, strict=True)),
         )
 
-    async def report(self, workspace_id: UUID, question: UsageQuestion) -> UsageReport:
-        return await report(self._connection, workspace_id, question)
+    async def report(self, workspace_id: UUID, query: UsageQuery, order_by: Measure) -> UsageReport:
+        return await report(self._connection, workspace_id, query, order_by)
 
-    async def events(self, workspace_id: UUID, question: EventPage) -> list[EventRow]:
-        return await events(self._connection, workspace_id, question)
+    async def events(self, workspace_id: UUID, page: EventPage) -> list[EventRow]:
+        return await events(self._connection, workspace_id, page)
 
 
 def _record(workspace_id: UUID, item: StoredEvent, record_time: datetime) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from latchkey_server.backoff import Backoff
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import NEVER, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
@@ -55,6 +56,7 @@ class ChangeFeed:
         self._all_due_at = instant()
         self._waiting: list[asyncio.Future[None]] = []
         self._failures = 0
+        self._backoff = Backoff(BACKOFF_MIN, BACKOFF_MAX)
         self._unanswered = False
         self._timeline: str | None = None
         self._follows_everything = False
@@ -133,8 +135,8 @@ class ChangeFeed:
     async def _due(self) -> Collection[UUID] | None:
         """Wait until something has to be looked at, and return what."""
         if self._failures:
-            backoff = BACKOFF_MIN * 2.0 ** (self._failures - 2) if self._failures > 1 else 0.0
-            await asyncio.sleep(min(backoff, BACKOFF_MAX))
+            # A connection that was ended is made again at once.
+            await asyncio.sleep(self._backoff.pause() if self._failures > 1 else 0.0)
             return None
         remaining = self._all_due_at - self._instant()
         if remaining > 0:
@@ -149,6 +151,7 @@ class ChangeFeed:
 
     def _succeed(self, begun: Instant) -> None:
         self._failures = 0
+        self._backoff.reset()
         if self._availability.lost:
             log.info("the database is reachable again")
         self._availability.answered(begun)

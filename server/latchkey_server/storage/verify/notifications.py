@@ -6,6 +6,7 @@ from typing import Final
 import asyncpg
 import structlog
 
+from latchkey_server.backoff import Backoff
 from latchkey_server.storage.channel import CHANNEL, read_payload
 from latchkey_server.storage.database import OUTAGES
 from latchkey_server.storage.verify.cache import KeyCache
@@ -28,12 +29,11 @@ class Notifications:
 
     async def run(self) -> None:
         """Listen until cancelled; a connection that is lost is made again."""
-        backoff = BACKOFF_MIN
+        backoff = Backoff(BACKOFF_MIN, BACKOFF_MAX)
         while True:
             if await self._listened():
-                backoff = BACKOFF_MIN
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, BACKOFF_MAX)
+                backoff.reset()
+            await asyncio.sleep(backoff.pause())
 
     async def _listened(self) -> bool:
         """Listen until the connection is lost, and tell whether that ever began."""

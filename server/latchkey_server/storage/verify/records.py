@@ -10,13 +10,13 @@ from latchkey_server.domain.freshness import History, Instant
 from latchkey_server.domain.limits.credits import credit_state
 from latchkey_server.domain.limits.spend import spend_state, spend_window
 from latchkey_server.domain.model import Balance, Holder, Identity, Key
+from latchkey_server.domain.ratelimit_json import ratelimits_of
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.store import Clock
 from latchkey_server.domain.verify.model import Record
 from latchkey_server.storage.database import Connection, Database, Row
 from latchkey_server.storage.keys.columns import KEY_COLUMNS, key_of
 from latchkey_server.storage.keys.keys import PostgresKeys
-from latchkey_server.storage.rows import ratelimits_of
 from latchkey_server.storage.tenants.management_keys import MANAGEMENT_KEY_COLUMNS, management_key_of
 
 HistoryOf = Callable[[UUID, int, Instant], History]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 from uuid import UUID
 
+from latchkey.money import money_of
 from latchkey.v1 import environment_pb2, key_pb2, key_service_pb2
 from latchkey_server.domain import ids
 from latchkey_server.domain.keys.fields import ENTRIES_MAX
@@ -29,7 +30,6 @@ from latchkey_server.transport.convert.ratelimit import ratelimit_messages, read
 from latchkey_server.transport.convert.report_filter import read_labels
 from latchkey_server.transport.convert.secret import revocation_message, secret_messages
 from latchkey_server.transport.convert.well_known import (
-    money,
     optional_timestamp,
     read_enum,
     read_id,
@@ -172,10 +172,10 @@ def spend_message(spend: SpendState | None) -> key_pb2.SpendState | None:
     if spend is None:
         return None
     return key_pb2.SpendState(
-        limit=money(spend.limit),
-        spent=money(spend.spent),
-        reserved=money(spend.reserved),
-        remaining=money(spend.remaining),
+        limit=money_of(spend.limit),
+        spent=money_of(spend.spent),
+        reserved=money_of(spend.reserved),
+        remaining=money_of(spend.remaining),
         window_end=optional_timestamp(spend.window_end),
     )
 
@@ -228,7 +228,7 @@ def _spend_limit_message(limit: SpendLimit | None) -> key_pb2.SpendLimit | None:
     if limit is None:
         return None
     interval = key_pb2.SpendReset.ValueType(limit.reset_interval)
-    return key_pb2.SpendLimit(amount=money(limit.amount), reset_interval=interval)
+    return key_pb2.SpendLimit(amount=money_of(limit.amount), reset_interval=interval)
 
 
 def _read_credits(message: key_pb2.Key, found: Violations) -> Credits | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from latchkey.v1 import environment_pb2
-from latchkey_server.domain.usage.query import VALUES_MAX
+from latchkey_server.domain.reporting.request import VALUES_MAX
 from latchkey_server.domain.validation import Violations, check_environment, check_storable, counted
 
 LABELS_MAX = 100

@@ -3,27 +3,27 @@
 from collections.abc import Mapping
 from uuid import UUID
 
+from latchkey.money import money_of
 from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain import ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.reporting.buckets import Width
+from latchkey_server.domain.reporting.request import VALUES_MAX, ReportKey
 from latchkey_server.domain.usage.event import ItemResult, Outcome, UsageEvent, UsageType
 from latchkey_server.domain.usage.outcomes import ReportedItem
-from latchkey_server.domain.usage.query import VALUES_MAX, UsageAsk
 from latchkey_server.domain.usage.report import (
     Measure,
     Measures,
     UsageDimension,
     UsageFilter,
     UsageGroupValue,
-    UsageKey,
     UsageRecord,
+    UsageRequest,
     UsageRow,
 )
 from latchkey_server.domain.validation import Violations, counted
 from latchkey_server.transport.convert.report_filter import read_labels, read_texts
 from latchkey_server.transport.convert.well_known import (
-    money,
     read_enum,
     read_id,
     read_ids,
@@ -78,11 +78,11 @@ def result_message(result: ItemResult) -> usage_service_pb2.UsageEventResult:
     return message
 
 
-def read_ask(request: usage_service_pb2.QueryUsageRequest) -> UsageAsk:
+def read_request(request: usage_service_pb2.QueryUsageRequest) -> UsageRequest:
     """Return the report that a request asks for; raises InvalidField."""
     found = Violations()
     grouped = counted(found, "group_by", request.group_by, len(UsageDimension))
-    ask = UsageAsk(
+    asked = UsageRequest(
         start=required_time(found, "start_time", request, "start_time"),
         end=required_time(found, "end_time", request, "end_time"),
         width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
@@ -95,7 +95,7 @@ def read_ask(request: usage_service_pb2.QueryUsageRequest) -> UsageAsk:
         order_by=read_enum(found, "order_by", Measure, request.order_by, Measure.SPEND),
     )
     found.check()
-    return ask
+    return asked
 
 
 def read_filter(message: usage_pb2.UsageFilter, found: Violations) -> UsageFilter:
@@ -118,7 +118,7 @@ def row_message(row: UsageRow) -> usage_pb2.UsageRow:
     return usage_pb2.UsageRow(
         start_time=timestamp(start),
         end_time=timestamp(end),
-        group=_group_message(row.group, row.beyond),
+        group=_group_message(row.group, row.overflow),
         other=row.other,
         measures=measures_message(row.measures),
     )
@@ -127,9 +127,9 @@ def row_message(row: UsageRow) -> usage_pb2.UsageRow:
 def measures_message(measures: Measures) -> usage_pb2.UsageMeasures:
     """Return sums as they travel."""
     return usage_pb2.UsageMeasures(
-        spend=money(measures.spend),
-        adjustments=money(measures.adjustments),
-        net_spend=money(measures.spend + measures.adjustments),
+        spend=money_of(measures.spend),
+        adjustments=money_of(measures.adjustments),
+        net_spend=money_of(measures.spend + measures.adjustments),
         requests=measures.requests,
         input_tokens=measures.input_tokens,
         output_tokens=measures.output_tokens,
@@ -154,7 +154,7 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
             input_tokens=event.input_tokens,
             output_tokens=event.output_tokens,
             cached_tokens=event.cached_tokens,
-            cost=money(event.cost),
+            cost=money_of(event.cost),
             occurred_time=timestamp(event.occurred_time),
             operation_id=event.operation_id,
             metadata=struct(event.metadata) if event.metadata is not None else None,
@@ -163,14 +163,14 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
     )
 
 
-def _group_message(group: Mapping[UsageDimension, UsageGroupValue], beyond: bool) -> usage_pb2.UsageGroup:
-    message = usage_pb2.UsageGroup(other=beyond)
+def _group_message(group: Mapping[UsageDimension, UsageGroupValue], overflow: bool) -> usage_pb2.UsageGroup:
+    message = usage_pb2.UsageGroup(other=overflow)
     for dimension, value in group.items():
         match dimension, value:
             case UsageDimension.ENVIRONMENT, str():
                 message.environment = value
                 message.unlabeled = not value
-            case UsageDimension.KEY, UsageKey():
+            case UsageDimension.KEY, ReportKey():
                 message.key.CopyFrom(key_message(value))
             case UsageDimension.API, UUID():
                 message.api_id = ids.format_id(ids.API, value)
@@ -187,7 +187,7 @@ def _group_message(group: Mapping[UsageDimension, UsageGroupValue], beyond: bool
     return message
 
 
-def key_message(key: UsageKey) -> usage_pb2.UsageKey:
+def key_message(key: ReportKey) -> usage_pb2.UsageKey:
     """Return a key as reports show it."""
     return usage_pb2.UsageKey(
         key_id=ids.format_id(ids.KEY, key.key_id), name=key.name, deleted=key.deleted, revoked=key.revoked

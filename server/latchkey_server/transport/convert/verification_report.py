@@ -6,16 +6,15 @@ from uuid import UUID
 from latchkey.v1 import usage_service_pb2, verification_pb2
 from latchkey_server.domain import ids
 from latchkey_server.domain.outcomes.counts import UNKNOWN
-from latchkey_server.domain.outcomes.query import VerificationAsk
 from latchkey_server.domain.outcomes.report import (
     VerificationDimension,
     VerificationFilter,
     VerificationGroupValue,
+    VerificationRequest,
     VerificationRow,
 )
 from latchkey_server.domain.reporting.buckets import Width
-from latchkey_server.domain.usage.query import VALUES_MAX
-from latchkey_server.domain.usage.report import UsageKey
+from latchkey_server.domain.reporting.request import VALUES_MAX, ReportKey
 from latchkey_server.domain.validation import Violations, counted
 from latchkey_server.domain.verify.model import Code
 from latchkey_server.transport.convert.report_filter import read_labels, read_texts
@@ -23,11 +22,11 @@ from latchkey_server.transport.convert.usage import key_message
 from latchkey_server.transport.convert.well_known import read_enum, read_ids, required_time, timestamp
 
 
-def read_verification_ask(request: usage_service_pb2.QueryVerificationsRequest) -> VerificationAsk:
+def read_verification_request(request: usage_service_pb2.QueryVerificationsRequest) -> VerificationRequest:
     """Return the report that a request asks for; raises InvalidField."""
     found = Violations()
     grouped = counted(found, "group_by", request.group_by, len(VerificationDimension))
-    ask = VerificationAsk(
+    asked = VerificationRequest(
         start=required_time(found, "start_time", request, "start_time"),
         end=required_time(found, "end_time", request, "end_time"),
         width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
@@ -39,7 +38,7 @@ def read_verification_ask(request: usage_service_pb2.QueryVerificationsRequest) 
         top=request.top,
     )
     found.check()
-    return ask
+    return asked
 
 
 def _read_filter(message: usage_service_pb2.VerificationFilter, found: Violations) -> VerificationFilter:
@@ -65,16 +64,16 @@ def verification_row_message(row: VerificationRow) -> usage_service_pb2.Verifica
     return usage_service_pb2.VerificationRow(
         start_time=timestamp(start),
         end_time=timestamp(end),
-        group=_group_message(row.group, row.beyond),
+        group=_group_message(row.group, row.overflow),
         other=row.other,
         count=row.count,
     )
 
 
 def _group_message(
-    group: Mapping[VerificationDimension, VerificationGroupValue], beyond: bool
+    group: Mapping[VerificationDimension, VerificationGroupValue], overflow: bool
 ) -> usage_service_pb2.VerificationGroup:
-    message = usage_service_pb2.VerificationGroup(other=beyond)
+    message = usage_service_pb2.VerificationGroup(other=overflow)
     for dimension, value in group.items():
         match dimension, value:
             case VerificationDimension.CODE, int():
@@ -82,7 +81,7 @@ def _group_message(
             case VerificationDimension.ENVIRONMENT, str():
                 message.environment = value
                 message.unlabeled = not value
-            case VerificationDimension.KEY, UsageKey():
+            case VerificationDimension.KEY, ReportKey():
                 message.key.CopyFrom(key_message(value))
             case VerificationDimension.API, UUID():
                 message.api_id = ids.format_id(ids.API, value)

@@ -12,9 +12,11 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
+from latchkey.money import USD, nanos_of
+from latchkey.rules import NANOS
 from latchkey.v1 import revision_pb2
 from latchkey_server.domain import errors, ids
-from latchkey_server.domain.model import NANOS, Json, Revision
+from latchkey_server.domain.model import Json, Revision
 from latchkey_server.domain.validation import Violations, counted
 
 E = TypeVar("E", bound=enum.IntEnum)
@@ -22,7 +24,6 @@ E = TypeVar("E", bound=enum.IntEnum)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = timedelta(seconds=1)
-USD = "USD"
 
 
 class HasPresence(Protocol):
@@ -54,13 +55,6 @@ def duration(length: timedelta) -> Duration:
     """Return a length of time as it travels."""
     seconds, rest = divmod(length, _SECOND)
     return Duration(seconds=seconds, nanos=rest // _MICROSECOND * 1_000)
-
-
-def money(nanos: int) -> Money:
-    """Return nano-dollars as they travel: units and nanos have the same sign."""
-    sign = -1 if nanos < 0 else 1
-    units, rest = divmod(abs(nanos), NANOS)
-    return Money(currency_code=USD, units=sign * units, nanos=sign * rest)
 
 
 def struct(value: Json) -> Struct:
@@ -126,7 +120,7 @@ def read_money(found: Violations, field: str, message: HasPresence, name: str) -
     if abs(value.nanos) >= NANOS or value.units * value.nanos < 0:
         found.add(field, "must have units and nanos of one sign, nanos below 1,000,000,000")
         return None
-    return value.units * NANOS + value.nanos
+    return nanos_of(value)
 
 
 def read_struct(found: Violations, field: str, value: Struct) -> Json:

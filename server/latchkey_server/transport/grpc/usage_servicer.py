@@ -4,9 +4,10 @@ from latchkey.v1 import usage_service_pb2 as pb
 from latchkey.v1 import usage_service_pb2_grpc
 from latchkey_server.domain.outcomes.query import VerificationQueries
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
+from latchkey_server.domain.reporting.request import DEFAULT_ROWS, MAX_ROWS
 from latchkey_server.domain.store import Clock
 from latchkey_server.domain.usage.event import UsageType
-from latchkey_server.domain.usage.query import DEFAULT_ROWS, MAX_ROWS, UsageQueries, default_range
+from latchkey_server.domain.usage.query import UsageQueries, default_range
 from latchkey_server.domain.usage.recorder import EVENTS_MAX, UsageRecorder
 from latchkey_server.domain.usage.report import EventPage
 from latchkey_server.domain.validation import Violations, counted, require_number
@@ -14,14 +15,14 @@ from latchkey_server.transport.answer_size import fitting, fitting_page
 from latchkey_server.transport.call import Context, binding, caller
 from latchkey_server.transport.convert.usage import (
     measures_message,
-    read_ask,
     read_event,
     read_filter,
+    read_request,
     record_message,
     result_message,
     row_message,
 )
-from latchkey_server.transport.convert.verification_report import read_verification_ask, verification_row_message
+from latchkey_server.transport.convert.verification_report import read_verification_request, verification_row_message
 from latchkey_server.transport.convert.well_known import optional_timestamp, read_enum, read_time
 
 
@@ -47,7 +48,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         size = page_size(request.page_size, DEFAULT_ROWS, MAX_ROWS)
-        report = await self._queries.report(caller(), read_ask(request), size, cursor)
+        report = await self._queries.report(caller(), read_request(request), size, cursor)
         rows = fitting(map(row_message, report.rows))
         more = report.more or len(rows) < len(report.rows)
         return pb.QueryUsageResponse(
@@ -70,7 +71,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         size = page_size(request.page_size, DEFAULT_ROWS, MAX_ROWS)
-        report = await self._verifications.report(caller(), read_verification_ask(request), size, cursor)
+        report = await self._verifications.report(caller(), read_verification_request(request), size, cursor)
         rows = fitting(map(verification_row_message, report.rows))
         more = report.more or len(rows) < len(report.rows)
         return pb.QueryVerificationsResponse(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from latchkey.rules import NANOS
 from latchkey_server.domain.keys import fields as key_fields
 from latchkey_server.domain.model import (
-    NANOS,
     CreditRefill,
     Credits,
     KeyFields,

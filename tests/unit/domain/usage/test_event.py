@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from latchkey.rules import NANOS
 from latchkey_server.domain.errors import InvalidField, OccurredTimeOutOfRange
-from latchkey_server.domain.model import NANOS
 from latchkey_server.domain.usage import event as usage
 from latchkey_server.domain.usage.event import UsageType
 from tests.unit.builders import NOW, OTHER_KEY_ID, TICK, at, fields_of, make_event
