@@ -7,6 +7,7 @@ UV := .venv/uv-$(UV_VERSION)
 SYNCED := .venv/synced
 GENERATED := latchkey/v1
 GOOGLEAPIS := proto/.googleapis
+RELEASED := dist/latchkey-protos
 
 # A shell's own choices must not change what is installed, or where.
 unexport VIRTUAL_ENV UV_PROJECT_ENVIRONMENT UV_PYTHON
@@ -16,7 +17,7 @@ PUBLIC_INDEX := --default-index https://pypi.org/simple
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test bench lint format generate check-generated migrate lock clean
+.PHONY: help run demo test bench lint format generate check-generated protos migrate lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,15 @@ check-generated: $(SYNCED) $(GOOGLEAPIS) ## fail if the generated code is not wh
 		&& { diff -r -x __pycache__ "$$new/$(GENERATED)" clients/python/$(GENERATED) \
 		|| { echo 'The generated code differs from the protos: run make generate.' >&2; exit 1; }; }
 
+protos: check-generated ## pack the protos, those that they import and their descriptors into dist/latchkey-protos.tar.gz
+	@rm -rf $(RELEASED) && mkdir -p $(RELEASED)
+	$(BIN)/buf export proto --path proto/latchkey --path $(GOOGLEAPIS)/google/rpc/error_details.proto -o $(RELEASED)
+	cp proto/README.md proto/buf.gen.yaml proto/service_config.json LICENSE $(RELEASED)
+	cp clients/python/$(GENERATED)/descriptors.binpb $(RELEASED)/latchkey.binpb
+	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
+		-C dist -cf $(RELEASED).tar latchkey-protos
+	gzip -9nf $(RELEASED).tar
+
 migrate: $(SYNCED) ## bring the database's schema up to date
 	@exec $(BIN)/latchkey-server migrate
 
@@ -65,7 +75,7 @@ lock: $(UV) ## choose dependency versions anew within pyproject.toml (ARGS="--up
 	$(PUBLIC_UV) lock $(PUBLIC_INDEX) $(ARGS)
 
 clean: ## remove the environment and caches; the data in .latchkey/ stays
-	rm -rf .venv $(GOOGLEAPIS) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist $(GOOGLEAPIS) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find server clients/python tests -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call protoc,directory): messages of every proto of ours, stubs of those that hold a service, one package.
