@@ -8,6 +8,8 @@ SYNCED := .venv/synced
 GENERATED := latchkey/v1
 GOOGLEAPIS := proto/.googleapis
 RELEASED := dist/latchkey-protos
+BASELINE := proto/baseline.binpb
+BREAKING := buf breaking proto --against $(BASELINE) --exclude-imports
 
 # A shell's own choices must not change what is installed, or where.
 unexport VIRTUAL_ENV UV_PROJECT_ENVIRONMENT UV_PYTHON
@@ -17,7 +19,8 @@ PUBLIC_INDEX := --default-index https://pypi.org/simple
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test bench lint format generate check-generated protos migrate lock clean
+.PHONY: help run demo test bench lint format generate check-generated protos proto-baseline \
+	migrate lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,12 +38,13 @@ test: $(SYNCED) ## run the tests (ARGS="-k words" to choose)
 bench: $(SYNCED) ## measure what verifications cost, beside an empty handler (ARGS="--only verify_cached --pairs 3")
 	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.bench $(ARGS)
 
-lint: $(SYNCED) $(GOOGLEAPIS) ## check style, types, layers, protos, generated code and the lock file
+lint: $(SYNCED) $(GOOGLEAPIS) ## check style, types, layers, protos and what they break, generated code, the lock file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint proto
+	$(BIN)/$(BREAKING)
 	@$(MAKE) --no-print-directory check-generated
 	$(PUBLIC_UV) lock --check $(PUBLIC_INDEX)
 	@! grep -nE '(url|registry) = "' uv.lock | grep -vE '"https://(pypi\.org/simple|files\.pythonhosted\.org/[^"]*)"'
@@ -67,6 +71,10 @@ protos: check-generated ## pack the protos, those that they import and their des
 	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
 		-C dist -cf $(RELEASED).tar latchkey-protos
 	gzip -9nf $(RELEASED).tar
+
+proto-baseline: $(SYNCED) $(GOOGLEAPIS) ## take the protos as what later ones must be compatible with (BREAK=1 even if they are not)
+	$(if $(BREAK),@,$(BIN)/$(BREAKING))
+	$(BIN)/buf build proto --path proto/latchkey --exclude-source-info -o $(BASELINE)
 
 migrate: $(SYNCED) ## bring the database's schema up to date
 	@exec $(BIN)/latchkey-server migrate
