@@ -86,13 +86,16 @@ clean: ## remove the environment and caches; the data in .latchkey/ stays
 	rm -rf .venv dist $(GOOGLEAPIS) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find server clients/python tests -name __pycache__ -prune -exec rm -rf {} +
 
-# $(call protoc,directory): messages of every proto of ours, stubs of those that hold a service, one package.
+# $(call protoc,directory): messages of every proto of ours, stubs of those that hold a service, one package. And the
+# descriptors of all, with comments, which reflection serves; error_details, because our errors carry them.
 # only_async is what mypy-protobuf 5.1 reads; its page says async_only, which does nothing.
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto -I $(GOOGLEAPIS)
 protoc = $(PROTOC) --plugin=$(BIN)/protoc-gen-mypy --python_out=$(1) --mypy_out=quiet:$(1) \
 		$(sort $(wildcard proto/$(GENERATED)/*.proto)) \
 	&& $(PROTOC) --plugin=$(BIN)/protoc-gen-mypy_grpc --grpc_python_out=$(1) --mypy_grpc_out=quiet,only_async:$(1) \
 		$(sort $(wildcard proto/$(GENERATED)/*_service.proto)) \
+	&& $(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(1)/$(GENERATED)/descriptors.binpb \
+		$(sort $(wildcard proto/$(GENERATED)/*.proto)) google/rpc/error_details.proto \
 	&& echo '"""The code generated from the protos of latchkey.v1."""' >$(1)/$(GENERATED)/__init__.py
 
 # What keeps an environment from being made, in one line, or nothing.

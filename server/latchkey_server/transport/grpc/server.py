@@ -2,16 +2,13 @@
 
 import ssl
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import grpc
-from google.protobuf import descriptor_pool
-from grpc_channelz.v1 import channelz, channelz_pb2_grpc
+from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from latchkey.v1 import (
     admin_service_pb2,
@@ -25,6 +22,7 @@ from latchkey.v1 import (
 from latchkey_server.transport.grpc.admin_servicer import AdminServicer
 from latchkey_server.transport.grpc.health import Health
 from latchkey_server.transport.grpc.key_servicer import KeyServicer
+from latchkey_server.transport.grpc.reflection import Reflection
 from latchkey_server.transport.grpc.stack import Stack
 from latchkey_server.transport.grpc.usage_servicer import UsageServicer
 from latchkey_server.transport.grpc.verify_servicer import VerifyServicer
@@ -100,30 +98,14 @@ def build_server(
             (health_pb2.DESCRIPTOR, "Health"),
         )
     ]
-    reflected = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME], _Descriptors())
-    # Not by enable_server_reflection, which registers its method by name where it is given gRPC's own server.
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, generic)  # type: ignore[no-untyped-call]
+    others = (health_pb2.DESCRIPTOR.name, channelz_pb2.DESCRIPTOR.name)
+    stack.add_generic_rpc_handlers(Reflection(names, others).handlers())
     if channelz_on:
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), generic)
     server = grpc.aio.server(options=options(port_shared))
     # The first that has a handler for a call answers it.
     server.add_generic_rpc_handlers((*fast_methods, stack))
     return server
-
-
-class _Descriptors:
-    """The pool of descriptors for reflection, in which methods are found too: by their service's file."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(descriptor_pool.Default(), name)
-
-    def FindFileContainingSymbol(self, symbol: str) -> Any:
-        service, _, method = symbol.rpartition(".")
-        with suppress(KeyError):
-            found = descriptor_pool.Default().FindServiceByName(service)
-            if method in found.methods_by_name:
-                return found.file
-        return descriptor_pool.Default().FindFileContainingSymbol(symbol)
 
 
 class TlsError(ValueError):
