@@ -48,9 +48,10 @@ async def postgres(data_dir: Path) -> AsyncIterator[EmbeddedServer]:
         await connection.execute(f"CREATE DATABASE {TEMPLATE}")
         await connection.close()
         dsn = server.dsn(TEMPLATE)
-        async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as migrating:
-            await migrate(migrating)
-            await ensure_partitions(migrating, utc_now(), settings_for(dsn).usage_accepted)
+        async with open_database(dsn, pool_size=1, timeout=30) as database:
+            await migrate(database)
+            async with database.connection() as upkeep:
+                await ensure_partitions(upkeep, utc_now(), settings_for(dsn).usage_accepted)
         yield server
 
 

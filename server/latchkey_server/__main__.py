@@ -16,10 +16,10 @@ from latchkey_server.background import Readiness, Upkeep, trouble_of
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.ids import WORKSPACE, format_id
 from latchkey_server.observability import configure_logging
-from latchkey_server.opening import StartError, Storage, open_storage, retention_of, utc_now
+from latchkey_server.opening import StartError, Storage, open_storage, open_straight, retention_of, utc_now
 from latchkey_server.settings import Settings, SettingsError, describe, load_settings
 from latchkey_server.storage.embedded.binaries import EmbeddedError
-from latchkey_server.storage.migrate import migrate, schema_trouble
+from latchkey_server.storage.migrate import MigrationError, migrate, schema_trouble
 from latchkey_server.storage.upkeep.maintenance import UpkeepResult
 from latchkey_server.storage.upkeep.rebuild import rebuild_usage
 from latchkey_server.storage.usage.partitions import ensure_partitions
@@ -98,7 +98,7 @@ def _run_with(settings: Settings, command: Command, fail: Callable[[str], NoRetu
     configure_logging(settings.log_level, settings.log_format == "json")
     try:
         uvloop.run(command(settings))
-    except (StartError, EmbeddedError) as error:
+    except (StartError, EmbeddedError, MigrationError) as error:
         fail(str(error))
     except LatchkeyError as error:
         fail(error.message)
@@ -142,9 +142,11 @@ def _welcome(address: str, owner_secret: str | None, settings: Settings) -> str:
 
 
 async def _migrate(settings: Settings) -> None:
-    async with open_storage(settings) as storage, storage.upkeep.connection() as connection:
-        applied = await migrate(connection)
-        await ensure_partitions(connection, utc_now(), settings.usage_accepted)
+    async with open_storage(settings) as storage:
+        async with open_straight(storage, settings) as database:
+            applied = await migrate(database)
+        async with storage.upkeep.connection() as connection:
+            await ensure_partitions(connection, utc_now(), settings.usage_accepted)
     for name in applied:
         click.echo(f"applied {name}")
     click.echo("The schema is up to date.")

@@ -108,9 +108,23 @@ def load_peppers(settings: Settings) -> Peppers:
     return Peppers(keys, current)
 
 
+@asynccontextmanager
+async def open_straight(storage: Storage, settings: Settings) -> AsyncIterator[Database]:
+    """Open the database past a transaction pooler, if the settings name a way: migrations hold a session's lock."""
+    dsn = settings.listen_dsn.get_secret_value() if settings.listen_dsn else storage.dsn
+    async with open_database(
+        dsn,
+        pool_size=UPKEEP_POOL_SIZE,
+        timeout=settings.database_timeout,
+        statement_timeout=UPKEEP_SECONDS,
+        statement_cache_size=settings.statement_cache_size,
+    ) as database:
+        yield database
+
+
 async def prepare_embedded(storage: Storage, settings: Settings, clock: Clock) -> None:
     """Bring an embedded database up to date."""
+    await migrate(storage.upkeep)
     async with storage.upkeep.connection() as connection:
-        await migrate(connection)
         await ensure_partitions(connection, clock(), settings.usage_accepted)
         await pepper_trouble(connection, storage.peppers, clock())

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     ] = None
     listen_dsn: Annotated[
         SecretStr | None,
-        Field(description="the same database for LISTEN, straight, when the URL leads through a transaction pooler"),
+        Field(description="the same database without the transaction pooler of the URL, for LISTEN and migrations"),
     ] = None
     pool_size: Annotated[int, Field(ge=1, le=1000, description="database connections for everything but look-ups")] = 20
     lookup_pool_size: Annotated[

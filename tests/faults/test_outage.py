@@ -42,8 +42,8 @@ async def test_a_restarted_database_is_told_as_an_outage_and_served_again_withou
     with temporary_data_dir() as folder:
         async with embedded_postgres(folder) as first:
             dsn = first.dsn()
-            async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as connection:
-                await migrate(connection)
+            async with open_database(dsn, pool_size=1, timeout=30) as database:
+                await migrate(database)
             starting = serving(dsn)
             service = await starting.__aenter__()
             client = await service.client(service.root_secret)

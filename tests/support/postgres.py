@@ -33,9 +33,10 @@ async def own_postgres() -> AsyncIterator[tuple[EmbeddedServer, Path]]:
 
 async def prepare(dsn: str) -> None:
     """Bring a database's schema up to date."""
-    async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as connection:
-        await migrate(connection)
-        await ensure_partitions(connection, utc_now(), settings_for(dsn).usage_accepted)
+    async with open_database(dsn, pool_size=1, timeout=30) as database:
+        await migrate(database)
+        async with database.connection() as connection:
+            await ensure_partitions(connection, utc_now(), settings_for(dsn).usage_accepted)
 
 
 @contextmanager

@@ -1,14 +1,37 @@
-"""Migrations: numbered SQL files, each run once, in a transaction of its own, under one lock."""
+"""Migrations: numbered SQL files, each run once under one lock, in a transaction unless it says otherwise."""
 
-from collections.abc import Sequence
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib import resources
+from itertools import takewhile
+from typing import Final
 
-from latchkey_server.storage.database import Connection
+import asyncpg
 
-# Keeps two processes from changing the schema at once; no tenant's request ever takes it.
-_LOCK = 0x6C6B_6D69_6772
+from latchkey_server.storage.database import Connection, Database
+from latchkey_server.storage.lock_waits import LockWaits
+from latchkey_server.storage.schema_lock import schema_session, schema_transaction
+
+# What a server of the release before reads and writes of it stays as it is; `checksum` is added to it.
+_RECORD = (
+    "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, "
+    "breaking boolean NOT NULL, apply_time timestamptz NOT NULL DEFAULT now())"
+)
+_HAS_CHECKSUMS = (
+    "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migration'::regclass AND attname = 'checksum')"
+)
+_PARTING = re.compile(r"^-- then$", re.MULTILINE)
+_UNHURRIED: Final = 7 * 86_400.0
+"""What a statement outside a transaction may take: it keeps nobody waiting, and an index of years takes hours."""
+
+
+class MigrationError(Exception):
+    """One line for the operator: why the schema can't be changed, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +44,38 @@ class Migration:
 
     @property
     def breaking(self) -> bool:
-        """Tell whether the file says so in its first line."""
-        return self.sql.startswith("-- breaking")
+        """Tell whether the file says so above its first statement."""
+        return self._says("-- breaking")
+
+    @property
+    def outside(self) -> bool:
+        """Tell whether the file says that it runs outside a transaction, above its first statement."""
+        return self._says("-- outside a transaction")
+
+    @property
+    def statements(self) -> Sequence[str]:
+        """What a file outside a transaction runs one by one: its parts between lines `-- then`."""
+        return _PARTING.split(self.sql)
+
+    @property
+    def checksum(self) -> str:
+        """Return the SHA-256 of the file, by which the database knows it again."""
+        return sha256(self.sql.encode()).hexdigest()
+
+    def _says(self, mark: str) -> bool:
+        head = takewhile(lambda line: line.startswith("--"), self.sql.splitlines())
+        return any(line.startswith(mark) for line in head)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a migration waits for locks of others.
+
+    Whoever comes after it waits behind it, verifications too: ``lock_seconds`` at a time, with pauses between.
+    """
+
+    lock_seconds: float = 2.0
+    pauses: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0, 16.0)
 
 
 @cache
@@ -35,51 +88,133 @@ def migrations() -> Sequence[Migration]:
     return [Migration(int(file.name.partition("_")[0]), file.name, file.read_text(encoding="utf-8")) for file in files]
 
 
-async def schema_trouble(connection: Connection) -> str | None:
+async def schema_trouble(connection: Connection, known: Sequence[Migration] | None = None) -> str | None:
     """Return why the schema is not the one that this server needs, in one line, or None."""
+    known = migrations() if known is None else known
     applied = await _applied(connection)
-    missing = [migration.name for migration in migrations() if migration.number not in applied]
+    missing = [migration.name for migration in known if migration.number not in applied]
     if missing:
         return f"the database's schema is behind ({', '.join(missing)}): run latchkey-server migrate"
     breaking = await connection.fetchval(
-        "SELECT max(number) FROM schema_migration WHERE breaking AND number > $1", migrations()[-1].number
+        "SELECT max(number) FROM schema_migration WHERE breaking AND number > $1", known[-1].number
     )
     if breaking:
         return f"the database's schema is ahead of this server (migration {breaking}): run a newer server"
-    return None
+    return _changed(known, applied)
 
 
-async def migrate(connection: Connection) -> list[str]:
-    """Run the migrations that are missing and return their names; each is whole or not there at all."""
-    return [migration.name for migration in migrations() if await _apply(connection, migration)]
+async def migrate(
+    database: Database, known: Sequence[Migration] | None = None, patience: Patience = Patience()
+) -> list[str]:
+    """Run the migrations that are missing and return their names.
+
+    Each is whole or not there at all; one outside a transaction that was cut short is begun again. Raises
+    MigrationError if one that was applied has been changed since, or if others keep their locks for too long; a second
+    connection of the database tells who they are (docs/decisions/0007).
+    """
+    known = migrations() if known is None else known
+    async with database.connection() as connection:
+        runner = _Runner(database, connection, patience)
+        await runner.prepare(known)
+        return [migration.name for migration in known if await runner.run(migration)]
 
 
-async def lock_schema(connection: Connection) -> None:
-    """Keep every other process from changing the schema until this transaction ends."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+class _Runner:
+    """Runs migrations on one connection."""
 
+    def __init__(self, database: Database, connection: Connection, patience: Patience) -> None:
+        self._database = database
+        self._connection = connection
+        self._patience = patience
 
-async def _apply(connection: Connection, migration: Migration) -> bool:
-    async with connection.transaction():
-        await lock_schema(connection)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, "
-            "breaking boolean NOT NULL, apply_time timestamptz NOT NULL DEFAULT now())"
-        )
-        if migration.number in await _applied(connection):
-            return False
-        await connection.execute(migration.sql)
-        await connection.execute(
-            "INSERT INTO schema_migration (number, name, breaking) VALUES ($1, $2, $3)",
-            migration.number,
-            migration.name,
-            migration.breaking,
-        )
+    async def prepare(self, known: Sequence[Migration]) -> None:
+        """Make sure that what was applied is recorded, and is what these files say."""
+        await self._patiently("schema_migration", lambda: self._prepare(known))
+        if changed := _changed(known, await _applied(self._connection)):
+            raise MigrationError(changed)
+
+    async def run(self, migration: Migration) -> bool:
+        """Run a migration and tell whether it was missing."""
+        attempt = self._outside if migration.outside else self._inside
+        return await self._patiently(migration.name, lambda: attempt(migration))
+
+    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[bool]]) -> bool:
+        waits = LockWaits(self._database, self._connection.get_server_pid(), what)
+        async with waits.watched():
+            for pause in (0.0, *self._patience.pauses):
+                await asyncio.sleep(pause)
+                try:
+                    return await attempt()
+                except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                    continue
+        holders = waits.blockers or "other sessions"
+        raise MigrationError(f"{what} needs a lock that {holders} did not let go: end them, or migrate again later")
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        async with schema_transaction(self._connection):
+            await self._connection.execute(f"SET LOCAL lock_timeout = {self._patience.lock_seconds * 1000:.0f}")
+            yield
+
+    async def _prepare(self, known: Sequence[Migration]) -> bool:
+        async with self._transaction():
+            await self._connection.execute(_RECORD)
+            if not await self._connection.fetchval(_HAS_CHECKSUMS):
+                await self._connection.execute("ALTER TABLE schema_migration ADD COLUMN checksum text")
+            # Those of before checksums were recorded, or of a server of that time, are taken as they are now.
+            await self._connection.executemany(
+                "UPDATE schema_migration SET checksum = $2 WHERE number = $1 AND checksum IS NULL",
+                [(migration.number, migration.checksum) for migration in known],
+            )
+        return True
+
+    async def _inside(self, migration: Migration) -> bool:
+        async with self._transaction():
+            if migration.number in await _applied(self._connection):
+                return False
+            await self._connection.execute(migration.sql)
+            await _remember(self._connection, migration)
+        return True
+
+    async def _outside(self, migration: Migration) -> bool:
+        # No lock_timeout: what waits here, as CREATE INDEX CONCURRENTLY for older transactions, keeps nobody waiting.
+        async with schema_session(self._connection):
+            if migration.number in await _applied(self._connection):
+                return False
+            await self._connection.execute("SET statement_timeout = 0")
+            try:
+                for statement in migration.statements:
+                    await self._connection.execute(statement, timeout=_UNHURRIED)
+            finally:
+                await self._connection.execute("RESET statement_timeout")
+            await _remember(self._connection, migration)
         return True
 
 
-async def _applied(connection: Connection) -> set[int]:
+async def _remember(connection: Connection, migration: Migration) -> None:
+    await connection.execute(
+        "INSERT INTO schema_migration (number, name, breaking, checksum) VALUES ($1, $2, $3, $4)",
+        migration.number,
+        migration.name,
+        migration.breaking,
+        migration.checksum,
+    )
+
+
+async def _applied(connection: Connection) -> Mapping[int, str | None]:
+    """Return the checksum of every migration that was applied, None where none is recorded."""
     if await connection.fetchval("SELECT to_regclass('schema_migration')") is None:
-        return set()
-    rows = await connection.fetch("SELECT number FROM schema_migration")
-    return {row["number"] for row in rows}
+        return {}
+    # Through the row's JSON: where no new server has migrated yet, the column is not there.
+    rows = await connection.fetch("SELECT number, to_jsonb(m) ->> 'checksum' AS checksum FROM schema_migration AS m")
+    return {row["number"]: row["checksum"] for row in rows}
+
+
+def _changed(known: Sequence[Migration], applied: Mapping[int, str | None]) -> str | None:
+    for migration in known:
+        if applied.get(migration.number) not in (None, migration.checksum):
+            return (
+                f"migration {migration.name} is not the file that this database has run: "
+                "restore that file, or run the release that has it; what is new belongs into a new file"
+            )
+    return None

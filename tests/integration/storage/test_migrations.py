@@ -99,9 +99,10 @@ async def before_labels(postgres: EmbeddedServer) -> AsyncIterator[str]:
 
 
 async def bring_up(dsn: str) -> list[str]:
-    async with database_of(dsn) as database, database.connection() as connection:
-        done = await migrate(connection)
-        await ensure_partitions(connection, utc_now(), ACCEPTED)
+    async with database_of(dsn) as database:
+        done = await migrate(database)
+        async with database.connection() as connection:
+            await ensure_partitions(connection, utc_now(), ACCEPTED)
         return done
 
 

@@ -36,8 +36,8 @@ async def test_concurrent_migrations_and_partition_upkeep_do_each_thing_once(pos
     async with open_database(dsn, pool_size=8, timeout=30) as database:
 
         async def prepare() -> tuple[list[str], int]:
+            applied = await migrate(database)
             async with database.connection() as connection:
-                applied = await migrate(connection)
                 return applied, await ensure_partitions(connection, NOW, BACK)
 
         done = await asyncio.gather(*(prepare() for _ in range(6)))

@@ -373,9 +373,10 @@ async def test_a_fault_of_the_server_s_is_internal_and_says_nothing_of_its_cause
 @asynccontextmanager
 async def _service_on(postgres: EmbeddedServer) -> AsyncIterator[Service]:
     settings = settings_for(postgres.dsn())
-    async with open_database(postgres.dsn(), pool_size=1, timeout=30) as database, database.connection() as connection:
-        await migrate(connection)
-        await ensure_partitions(connection, utc_now(), settings.usage_accepted)
+    async with open_database(postgres.dsn(), pool_size=1, timeout=30) as database:
+        await migrate(database)
+        async with database.connection() as connection:
+            await ensure_partitions(connection, utc_now(), settings.usage_accepted)
     async with serving(postgres.dsn(), settings=settings) as running:
         yield running
 
@@ -455,9 +456,10 @@ async def test_with_the_database_down_every_call_is_unavailable_until_it_is_back
     with temporary_data_dir() as folder:
         async with embedded_postgres(folder, settings=_FAST) as postgres:
             dsn = postgres.dsn()
-            async with open_database(dsn, pool_size=1, timeout=30) as database, database.connection() as connection:
-                await migrate(connection)
-                await ensure_partitions(connection, utc_now(), settings_for(dsn).usage_accepted)
+            async with open_database(dsn, pool_size=1, timeout=30) as database:
+                await migrate(database)
+                async with database.connection() as connection:
+                    await ensure_partitions(connection, utc_now(), settings_for(dsn).usage_accepted)
         async with serving_while(folder, dsn) as (service, target, secret):
             channel = (await service.anonymous()).channel
             answers = await asyncio.gather(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from latchkey_server.storage.database import Connection
-from latchkey_server.storage.migrate import lock_schema
+from latchkey_server.storage.schema_lock import schema_transaction
 
 AHEAD = timedelta(days=3)
 _PREFIX = "usage_event_"
@@ -25,8 +25,7 @@ async def ensure_partitions(connection: Connection, now: datetime, back: timedel
     """
     if not await _missing(connection, now, back):
         return 0
-    async with connection.transaction():
-        await lock_schema(connection)
+    async with schema_transaction(connection):
         created = 0
         for day in await _missing(connection, now, back):
             if not await _stranded(connection, day):

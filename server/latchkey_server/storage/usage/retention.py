@@ -7,7 +7,7 @@ import asyncpg
 
 from latchkey_server.domain.limits.midnight import midnight
 from latchkey_server.storage.database import Database
-from latchkey_server.storage.migrate import lock_schema
+from latchkey_server.storage.schema_lock import take_schema_lock
 from latchkey_server.storage.sql import affected
 from latchkey_server.storage.usage.partitions import existing_days, partition_of
 
@@ -46,10 +46,11 @@ async def days_to_drop(database: Database, before: date) -> list[date]:
 
 
 async def drop_day(database: Database, day: date) -> bool:
-    """Drop a day's events and tell whether that was done; somebody's long report may stand in the way for now."""
+    """Drop a day's events and tell whether that was done; a long report or a migration may stand in the way."""
     try:
         async with database.transaction() as connection:
-            await lock_schema(connection)
+            if not await take_schema_lock(connection):
+                return False
             await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'")
             await connection.execute(f"DROP TABLE IF EXISTS {partition_of(day)}")
             await connection.execute(_RETAINED, day + timedelta(days=1))
