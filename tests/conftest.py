@@ -12,7 +12,7 @@ from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.embedded.data_directory import temporary_data_dir
 from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
-from latchkey_server.storage.migrate import migrate
+from latchkey_server.storage.schema.migrate import migrate
 from latchkey_server.storage.usage.partitions import ensure_partitions
 from tests.support.service import Client, Service, serving, settings_for
 

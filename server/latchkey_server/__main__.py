@@ -19,7 +19,7 @@ from latchkey_server.observability import configure_logging
 from latchkey_server.opening import StartError, Storage, open_storage, open_straight, retention_of, utc_now
 from latchkey_server.settings import Settings, SettingsError, describe, load_settings
 from latchkey_server.storage.embedded.binaries import EmbeddedError
-from latchkey_server.storage.migrate import MigrationError, migrate, schema_trouble
+from latchkey_server.storage.schema.migrate import MigrationError, migrate, schema_trouble
 from latchkey_server.storage.upkeep.maintenance import UpkeepResult
 from latchkey_server.storage.upkeep.rebuild import rebuild_usage
 from latchkey_server.storage.usage.partitions import ensure_partitions

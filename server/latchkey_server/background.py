@@ -13,8 +13,8 @@ from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.store import Clock
 from latchkey_server.storage.database import Connection, Database
-from latchkey_server.storage.migrate import schema_trouble
 from latchkey_server.storage.peppers import pepper_trouble
+from latchkey_server.storage.schema.migrate import schema_trouble
 from latchkey_server.storage.upkeep.job_lease import JobLease
 from latchkey_server.storage.upkeep.maintenance import LeaseLost, Maintenance, Retention, UpkeepResult
 from latchkey_server.storage.verify.availability import Availability

@@ -15,8 +15,8 @@ from latchkey_server.settings import Settings, read_peppers
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded.private_file import create_private_file
 from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
-from latchkey_server.storage.migrate import migrate
 from latchkey_server.storage.peppers import pepper_trouble
+from latchkey_server.storage.schema.migrate import migrate
 from latchkey_server.storage.upkeep.maintenance import Retention
 from latchkey_server.storage.usage.partitions import ensure_partitions
 

@@ -17,7 +17,7 @@ from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded.data_directory import temporary_data_dir
 from latchkey_server.storage.embedded.server import embedded_postgres
-from latchkey_server.storage.migrate import migrate
+from latchkey_server.storage.schema.migrate import migrate
 
 T = TypeVar("T")
 

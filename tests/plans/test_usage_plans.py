@@ -14,6 +14,7 @@ import pytest_asyncio
 from latchkey_server.domain.outcomes.report import VerificationDimension as By
 from latchkey_server.domain.outcomes.report import VerificationFilter, VerificationQuery
 from latchkey_server.domain.reporting.buckets import Width, buckets
+from latchkey_server.domain.reporting.request import ReportQuery
 from latchkey_server.domain.usage.report import EventPage, Measure, UsageDimension, UsageFilter, UsageQuery
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.embedded.server import EmbeddedServer
@@ -145,7 +146,7 @@ def question(
 ) -> UsageQuery:
     """Return a question about the last month."""
     found = buckets(*MONTH, width, ZoneInfo(zone))
-    return UsageQuery(found, group_by, wanted or UsageFilter(), 0, 0, 1_000)
+    return ReportQuery(found, group_by, wanted or UsageFilter(), 0, 0, 1_000)
 
 
 def check(explained: Explained, most: Mapping[str, int]) -> None:
@@ -304,7 +305,7 @@ async def test_combinations_of_verifications_are_looked_up_by_key_and_day(explai
 
 def asked(*group_by: By, wanted: VerificationFilter | None = None) -> VerificationQuery:
     found = buckets(TODAY - timedelta(days=7), TODAY, Width.DAY, KOLKATA)
-    return VerificationQuery(found, group_by, wanted or VerificationFilter(), 0, 0, 1_000)
+    return ReportQuery(found, group_by, wanted or VerificationFilter(), 0, 0, 1_000)
 
 
 async def ask_verifications(explained: Explained, question: VerificationQuery) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from latchkey_server.storage import postgres_binaries
+from latchkey_server.storage.embedded import binaries
 from tests.support.process import run, server_process
 from tests.support.service import PEPPERS
 
@@ -12,8 +12,8 @@ from tests.support.service import PEPPERS
 HIDING = f"""
 import pathlib, sys
 
-sys.modules["{postgres_binaries.WHEEL_PACKAGE}"] = None
-import {postgres_binaries.__name__} as binaries
+sys.modules["{binaries.WHEEL_PACKAGE}"] = None
+import {binaries.__name__} as binaries
 
 binaries.find_bindir.__kwdefaults__["system_root"] = pathlib.Path("/nowhere")
 """

@@ -18,7 +18,14 @@ from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.opening import open_storage, open_straight, utc_now
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.embedded.server import EmbeddedServer
-from latchkey_server.storage.migrate import Migration, MigrationError, Patience, migrate, migrations, schema_trouble
+from latchkey_server.storage.schema.migrate import (
+    Migration,
+    MigrationError,
+    Patience,
+    migrate,
+    migrations,
+    schema_trouble,
+)
 from latchkey_server.storage.usage.partitions import ensure_partitions
 from latchkey_server.storage.usage.retention import drop_day
 from tests.integration.wire.test_server import health_changes

@@ -17,7 +17,7 @@ from latchkey_server.domain.usage.event import StoredEvent, UsageEvent, content_
 from latchkey_server.opening import open_storage, utc_now
 from latchkey_server.storage.database import Database
 from latchkey_server.storage.embedded.server import EmbeddedServer
-from latchkey_server.storage.migrate import migrate, migrations
+from latchkey_server.storage.schema.migrate import migrate, migrations
 from latchkey_server.storage.upkeep.job_lease import JobLease
 from latchkey_server.storage.usage.partitions import ensure_partitions
 from latchkey_server.storage.usage.repository import PostgresUsage
@@ -76,7 +76,7 @@ async def database_as_of(postgres: EmbeddedServer, last: int) -> AsyncIterator[s
     dsn = await empty_database(postgres, name)
     known = [migration for migration in migrations() if migration.number <= last]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("latchkey_server.storage.migrate.migrations", lambda: known)
+        patched.setattr("latchkey_server.storage.schema.migrate.migrations", lambda: known)
         await bring_up(dsn)
     yield dsn
     connection = await asyncpg.connect(postgres.dsn())

@@ -44,7 +44,7 @@ def test_a_process_that_dies_while_writing_leaves_no_half_file(tmp_path: Path, s
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from latchkey_server.storage.embedded.server.private_file import create_private_file\n"
+        "from latchkey_server.storage.embedded.private_file import create_private_file\n"
         f"os.{step} = lambda *_, **__: os._exit(9)\n"
         "create_private_file(Path(sys.argv[1]), 'p1:secret')\n"
     )

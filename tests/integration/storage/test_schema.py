@@ -11,7 +11,7 @@ from latchkey.v1 import key_service_pb2, usage_service_pb2, verify_service_pb2
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import open_database
 from latchkey_server.storage.embedded.server import EmbeddedServer
-from latchkey_server.storage.migrate import migrate, migrations, schema_trouble
+from latchkey_server.storage.schema.migrate import migrate, migrations, schema_trouble
 from latchkey_server.storage.usage.partitions import days_needed, ensure_partitions
 from tests.support.service import serving
 from tests.support.upkeep import maintain

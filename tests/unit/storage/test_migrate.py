@@ -5,8 +5,8 @@ from importlib import resources
 
 import pytest
 
-from latchkey_server.storage import migrate
-from latchkey_server.storage.migrate import Migration, migrations
+from latchkey_server.storage.schema import migrate
+from latchkey_server.storage.schema.migrate import Migration, migrations
 
 
 def step(sql: str) -> Migration:

@@ -42,8 +42,10 @@ class VerificationFilter:
     unknown_secrets: bool = False
 
 
-VerificationRequest = ReportRequest[VerificationDimension, VerificationFilter]
-"""A report on verifications as it is asked for."""
+@dataclass(frozen=True, slots=True)
+class VerificationRequest(ReportRequest[VerificationDimension, VerificationFilter]):
+    """A report on verifications as it is asked for."""
+
 
 VerificationQuery = ReportQuery[VerificationDimension, VerificationFilter]
 """A report on verifications as storage is asked for it."""

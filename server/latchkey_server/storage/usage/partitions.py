@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from latchkey_server.storage.database import Connection
-from latchkey_server.storage.schema_lock import schema_transaction
+from latchkey_server.storage.schema.lock import schema_transaction
 
 AHEAD = timedelta(days=3)
 _PREFIX = "usage_event_"

@@ -7,7 +7,7 @@ import asyncpg
 
 from latchkey_server.domain.limits.midnight import midnight
 from latchkey_server.storage.database import Database
-from latchkey_server.storage.schema_lock import take_schema_lock
+from latchkey_server.storage.schema.lock import take_schema_lock
 from latchkey_server.storage.sql import affected
 from latchkey_server.storage.usage.partitions import existing_days, partition_of
 

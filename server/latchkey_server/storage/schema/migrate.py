@@ -14,8 +14,8 @@ from typing import Final
 import asyncpg
 
 from latchkey_server.storage.database import Connection, Database
-from latchkey_server.storage.lock_waits import LockWaits
-from latchkey_server.storage.schema_lock import schema_session, schema_transaction
+from latchkey_server.storage.schema.lock import schema_session, schema_transaction
+from latchkey_server.storage.schema.lock_waits import LockWaits
 
 # What a server of the release before reads and writes of it stays as it is; `checksum` is added to it.
 _RECORD = (
