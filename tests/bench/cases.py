@@ -103,6 +103,29 @@ async def verify_cached(bench: Bench) -> Metrics:
     return taken.metrics() | measured
 
 
+async def verify_cached_mixed(bench: Bench) -> Metrics:
+    """Verify of the same keys by three callers who each ask four questions, in turns with one caller and one question.
+
+    ``over_cached`` is by how much of the floor's CPU a verification costs more than in `verify_cached`, asked of the
+    same processes in the same minutes.
+    """
+    cached, mixed, pairs = Pairs(), Pairs(), math.ceil(bench.options.pairs / 2)
+    seconds = bench.options.seconds
+    for _ in range(PROCESSES):
+        async with bench.fresh_floor() as beside, beside.server() as server, channels(server.address) as over:
+            empty, one = beside.floor_side(), Side(beside.unary(over), server.processes)
+            requests = itertools.cycle(_questions(beside.hot))
+            many = Side(Unary(over, "Verify", requests, *bench.seed.verifiers, check=check_one), server.processes)
+            for number in range(pairs):
+                await cached.take(empty, one, pairs=1, seconds=seconds, warm=bool(number))
+                await mixed.take(empty, many, pairs=1, seconds=seconds, warm=bool(number))
+    measured, plain = mixed.metrics(), cached.metrics()
+    return measured | {
+        "cached_cpu_ratio": plain["cpu_ratio"],
+        "over_cached": measured["cpu_ratio"] - plain["cpu_ratio"],
+    }
+
+
 async def verify_cached_2_workers(bench: Bench) -> Metrics:
     """The same on two workers; the CPU is the sum of theirs and of their parent's."""
     async with bench.server(workers=2) as server, channels(server.address, 4 * CHANNELS) as over:
@@ -181,6 +204,7 @@ async def cached_key(bench: Bench) -> Metrics:
 CASES: dict[str, Callable[[Bench], Awaitable[Metrics]]] = {
     "empty_unary": empty_unary,
     "verify_cached": verify_cached,
+    "verify_cached_mixed": verify_cached_mixed,
     "verify_cached_2_workers": verify_cached_2_workers,
     "verify_cold": verify_cold,
     "batch_100": batch_100,
@@ -202,6 +226,22 @@ async def _ask(over: Channels, bench: Bench, keys: Keys, times: int = 1) -> None
 
 def _messages(keys: Keys) -> Sequence[pb.VerifyRequest]:
     return [pb.VerifyRequest(key=secret) for secret in keys.secrets]
+
+
+def _questions(keys: Keys) -> list[bytes]:
+    """Return requests that ask of each key one question after another."""
+    shapes = (
+        pb.VerifyRequest(),
+        pb.VerifyRequest(environments=["prod", "prodüct"]),
+        pb.VerifyRequest(cost=1_000, model="gpt-5-mini", tags=["checkout", "eu-west"]),
+        pb.VerifyRequest(client_ip="203.0.113.7", environments=["prod"], omit_metadata=True),
+    )
+    asked: list[bytes] = []
+    for secret, shape in itertools.product(keys.secrets, shapes):
+        request = pb.VerifyRequest(key=secret)
+        request.MergeFrom(shape)
+        asked.append(request.SerializeToString())
+    return asked
 
 
 async def _h2load(bench: Bench, server: Server) -> Metrics:

@@ -59,9 +59,9 @@ class Pairs:
     floors: Slices = field(default_factory=Slices)
     cases: Slices = field(default_factory=Slices)
 
-    async def take(self, floor: Side, case: Side, *, pairs: int, seconds: float) -> None:
-        """Warm both sides up and add so many pairs."""
-        for side in (floor, case):
+    async def take(self, floor: Side, case: Side, *, pairs: int, seconds: float, warm: bool = False) -> None:
+        """Warm both sides up, unless they are ``warm``, and add so many pairs."""
+        for side in () if warm else (floor, case):
             await side.load.run(min(WARM_UP_SECONDS, seconds))
         for _ in range(pairs):
             await _slice(floor, self.floors, seconds)

@@ -61,15 +61,17 @@ async def channels(address: str, count: int = CHANNELS) -> AsyncIterator[Channel
 
 
 class Unary:
-    """Calls of a method that answers once; it ends early when ``requests`` do, or after ``calls_max`` of them."""
+    """Calls of a method that answers once, by callers in turn.
+
+    It ends early when ``requests`` do, or after ``calls_max`` of them.
+    """
 
     def __init__(
         self,
         over: Channels,
         method: str,
         requests: Iterator[bytes],
-        metadata: Metadata,
-        *,
+        *callers: Metadata,
         service: str = SERVICE,
         verifications: int = 1,
         check: Callable[[bytes], None] = lambda _raw: None,
@@ -77,9 +79,8 @@ class Unary:
         in_flight: int = IN_FLIGHT,
     ) -> None:
         calls: list[Any] = [channel.unary_unary(service + method) for channel in over]
-        self._callers = list(itertools.islice(itertools.cycle(calls), in_flight))
+        self._callers = list(itertools.islice(zip(itertools.cycle(calls), itertools.cycle(callers)), in_flight))
         self._requests = requests
-        self._metadata = metadata
         self._verifications = verifications
         self._check = check
         self._calls_max = calls_max
@@ -88,7 +89,9 @@ class Unary:
         sample = Sample()
         begun = time.perf_counter()
         requests = itertools.islice(self._requests, self._calls_max)
-        answers = await asyncio.gather(*(self._ask(call, requests, begun + seconds, sample) for call in self._callers))
+        answers = await asyncio.gather(
+            *(self._ask(*caller, requests, begun + seconds, sample) for caller in self._callers)
+        )
         sample.seconds = time.perf_counter() - begun
         sample.verifications = len(sample.latencies) * self._verifications
         if not sample.latencies:
@@ -96,11 +99,13 @@ class Unary:
         self._check(next(answer for answer in answers if answer is not None))
         return sample
 
-    async def _ask(self, call: Any, requests: Iterator[bytes], end: float, sample: Sample) -> bytes | None:
+    async def _ask(
+        self, call: Any, metadata: Metadata, requests: Iterator[bytes], end: float, sample: Sample
+    ) -> bytes | None:
         answer: bytes | None = None
         now = time.perf_counter()
         while now < end and (request := next(requests, None)) is not None:
-            answer = await call(request, metadata=self._metadata, timeout=CALL_SECONDS)
+            answer = await call(request, metadata=metadata, timeout=CALL_SECONDS)
             begun, now = now, time.perf_counter()
             sample.latencies.append(now - begun)
         return answer

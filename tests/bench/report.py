@@ -28,6 +28,7 @@ class Bar(NamedTuple):
 
 BARS = {
     "verify_cached": Bar("cpu_ratio", 1.15),
+    "verify_cached_mixed": Bar("over_cached", 0.03),
     "stream_32": Bar("cpu_ratio", 0.05),
     "batch_100": Bar("cpu_ratio", 0.033),
     "verify_cold": Bar("queries_per_verification", 0.1),

@@ -20,6 +20,7 @@ from latchkey.v1 import verify_service_pb2 as pb
 from tests.bench.servers import BenchError
 
 IMPORT_MAX = 1_000
+VERIFIERS = 3
 SCOPES_A_KEY = 10
 SCOPES = tuple(f"{noun}.{verb}" for noun in ("docs", "chat", "files", "models", "batches") for verb in range(20))
 
@@ -44,14 +45,19 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """The credentials of a workspace: its first OWNER's and a VERIFIER's."""
+    """The credentials of a workspace: its first OWNER's and some VERIFIERs'."""
 
     owner: Metadata
-    verifier: Metadata
+    verifiers: tuple[Metadata, ...]
+
+    @property
+    def verifier(self) -> Metadata:
+        """The first VERIFIER's."""
+        return self.verifiers[0]
 
 
 async def seed(address: str, root_secret: str) -> Seed:
-    """Make a workspace and a VERIFIER in it."""
+    """Make a workspace and VERIFIERs in it."""
     async with grpc.aio.insecure_channel(address) as channel:
         admin = admin_service_pb2_grpc.AdminServiceStub(channel)
         workspace = workspace_pb2.Workspace(name="bench")
@@ -60,10 +66,9 @@ async def seed(address: str, root_secret: str) -> Seed:
         )
         owner = _bearer(created.owner_secret)
         wanted = management_key_pb2.ManagementKey(role=management_key_pb2.ROLE_VERIFIER)
-        verifier = await admin.CreateManagementKey(
-            admin_service_pb2.CreateManagementKeyRequest(management_key=wanted), metadata=owner
-        )
-        return Seed(owner, _bearer(verifier.secret))
+        request = admin_service_pb2.CreateManagementKeyRequest(management_key=wanted)
+        made = [await admin.CreateManagementKey(request, metadata=owner) for _ in range(VERIFIERS)]
+        return Seed(owner, tuple(_bearer(verifier.secret) for verifier in made))
 
 
 async def import_keys(address: str, owner: Metadata, count: int, name: str, labels: Sequence[str] = ("prod",)) -> Keys:

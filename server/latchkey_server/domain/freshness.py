@@ -77,6 +77,8 @@ class Confirmed:
     history: History
     kept: bool
     """Whether a cache has it, so that changes reach it."""
+    footprint: int
+    """The bytes that the cache has counted for it."""
 
 
 def age(known: Confirmed, at: Instant) -> float:

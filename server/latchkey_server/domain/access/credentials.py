@@ -30,6 +30,8 @@ class Credential(Confirmed):
     end_time: datetime | None = field(init=False, compare=False)
     methods: frozenset[str] = field(init=False, compare=False)
     kept: bool = field(default=False, init=False, compare=False, repr=False)
+    footprint: int = field(default=0, init=False, compare=False, repr=False)
+    """The bytes that a cache has counted for it."""
 
     def __post_init__(self) -> None:
         key = self.management_key

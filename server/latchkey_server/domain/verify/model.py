@@ -117,10 +117,16 @@ class Record(Confirmed):
     """The minute since 1970 in which its last use was noted."""
     answered: bool = field(default=False, compare=False, repr=False)
     """Whether transport has answered about this record before."""
-    wire: tuple[bytes, bytes] | None = field(default=None, compare=False, repr=False)
-    """Where transport keeps what every answer about this record has in common, once there was more than one."""
+    common: bytes | None = field(default=None, compare=False, repr=False)
+    """Where transport keeps what all answers about this record have in common, once there was more than one."""
+    common_bare: bytes | None = field(default=None, compare=False, repr=False)
+    """The same without metadata."""
     ready: Any = field(default=None, compare=False, repr=False)
-    """Where transport keeps its last answer about this record."""
+    """Where transport keeps its newest answer about this record."""
+    more_ready: dict[Any, Any] | None = field(default=None, compare=False, repr=False)
+    """Where transport keeps further ones, a few."""
+    footprint: int = field(default=0, init=False, compare=False, repr=False)
+    """The bytes that a cache has counted for it."""
     kept: bool = field(default=False, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -26,6 +26,10 @@ class RecordSource(Protocol):
         """Return the cached record of a secret if it is within the hard bound at an instant; never waits."""
         ...
 
+    def grew(self, record: Record, more: int) -> None:
+        """Take account of bytes that a record has come to take, if it is cached."""
+        ...
+
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         """Return what is known of the keys of these secrets, by SHA-256; unknown ones are absent.
 

@@ -53,11 +53,22 @@ class Kept(Generic[V]):
         """Keep an entry, at the cost of the least recently used ones."""
         self.drop(sha256)
         self._entries[sha256] = value
-        self.bytes += self._footprint(value)
+        value.footprint = self._footprint(value)
+        self.bytes += value.footprint
         value.history.kept += 1
         value.kept = True
         for target in self._targets(value):
             _add(self._by_target, target, sha256)
+        self._evict()
+
+    def grow(self, value: V, more: int) -> None:
+        """Count bytes that an entry has come to take, at the cost of the least recently used ones."""
+        if value.kept:
+            value.footprint += more
+            self.bytes += more
+            self._evict()
+
+    def _evict(self) -> None:
         while len(self._entries) > self._keys_max or (self.bytes > self._bytes_max and len(self._entries) > 1):
             self._forget(*self._entries.popitem(least_recent=True))
 
@@ -68,7 +79,7 @@ class Kept(Generic[V]):
             self._forget(sha256, value)
 
     def _forget(self, sha256: bytes, value: V) -> None:
-        self.bytes -= self._footprint(value)
+        self.bytes -= value.footprint
         value.history.kept -= 1
         value.kept = False
         if not value.history.dropped:

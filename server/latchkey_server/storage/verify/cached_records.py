@@ -43,6 +43,9 @@ class CachedRecords:
         record = self.cached(sha256)
         return record if record is not None and confirmed(record, at) else None
 
+    def grew(self, record: Record, more: int) -> None:
+        self._cache.records.grow(record, more)
+
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         at = self._instant()
         kept = {sha256: self.fresh(sha256, at) for sha256 in sha256s}

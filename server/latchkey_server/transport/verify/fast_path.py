@@ -1,8 +1,8 @@
-"""Verifications of which everything is at hand: answered at once, in as few steps as there can be.
+"""The fast path: verifications of which everything is cached, answered at once, in as few steps as there can be.
 
 A verdict depends on the record, the question, the caller and the time. The same callers ask the same of the same
-secrets again and again, so that each record keeps its last answer: good for the same question by the same caller while
-the record is confirmed, until the first instant that may alter it. Whatever is not as simple as that goes the long way,
+secrets again and again, so that each record keeps a few answers: each good for one question by one caller while the
+record is confirmed, until the first instant that may alter it. Whatever is not as simple as that takes the slow path,
 through ``verify_servicer``, and is answered there by the same rules.
 
 This is the one place where steps are counted. Between two calls gRPC's own work has emptied the processor's caches, so
@@ -25,15 +25,24 @@ from latchkey_server.domain.verify.model import Code, Question, Record
 from latchkey_server.domain.verify.ports import RecordSource
 from latchkey_server.observability import Count, Metrics
 from latchkey_server.transport.answer_size import ANSWER_MAX
-from latchkey_server.transport.verify.reader import KEY_TAG, ONE_BYTE_LENGTH, remembered
+from latchkey_server.transport.verify.reader import KEY_TAG, ONE_BYTE, remembered, secret_span
 from latchkey_server.transport.verify.writer import (
     RESULT_TAG,
     TAG_BYTES,
     decided_bytes,
-    lasting_bytes,
+    lasting_parts,
     revision_bytes,
     varint,
 )
+
+READY_MAX: Final = 16
+"""Answers that are kept with a record; for one more, all but the newest make room."""
+
+ANSWER_BYTES: Final = 400
+"""About what each but the first takes."""
+
+_CALLERS_MAX: Final = 256
+_ASKINGS_MAX: Final = 1_024
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -51,26 +60,35 @@ _HEADS_MAX: Final = 2_048
 _HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
 
 
-class ReadyAnswer:
-    """The last answer about a record: for whom and what it is good, from when until when, and its bytes that last."""
+class Asking:
+    """A question by a caller, one object for as long as both are the same: ready answers are found by it."""
 
-    __slots__ = ("body", "caller", "count", "question", "span", "tally", "valid")
+    __slots__ = ("caller", "question")
+
+    def __init__(self, caller: Caller, question: Question) -> None:
+        self.caller = caller
+        self.question = question
+
+
+class ReadyAnswer:
+    """An answer about a record: what asks for it, from when until when it is good, and its parts that last."""
+
+    __slots__ = ("asking", "cacheable", "common", "count", "head", "size", "span", "tally", "valid")
 
     def __init__(
         self,
-        question: Question,
-        caller: Caller,
+        asking: Asking,
         span: tuple[datetime, datetime] | None,
-        body: bytes,
+        parts: tuple[bytes, bytes, bytes],
         count: Count,
         tally: Tally | None,
         valid: bool,
     ) -> None:
-        self.question = question
-        self.caller = caller
+        self.asking = asking
         self.span = span
         """From when until when it is good; None for ever."""
-        self.body = body
+        self.head, self.common, self.cacheable = parts
+        self.size = sum(map(len, parts))
         self.count = count
         self.tally = tally
         """Where it is counted by outcome; None for a dry run."""
@@ -89,7 +107,9 @@ class FastPath:
         tick: float = 0.0,
     ) -> None:
         """``tick`` is for how many seconds decisions share one look at the clock, and say its time."""
-        self._kept = source.cached
+        self._source = source
+        self._cached = source.cached
+        self._askings: dict[int, tuple[Caller, dict[bytes, Asking]]] = {}
         self._notes = notes
         self._begin_tally = notes.counter.begin
         self._verdicts = metrics.verdicts
@@ -104,7 +124,7 @@ class FastPath:
         """Return the VerifyResponse to a VerifyRequest, or None if it has to go the long way."""
         if at >= self._tick_end:
             self._begin_tick(at)
-        found = self._find(raw, caller, at)
+        found = self._find(raw, caller, self._askings_of(caller), at)
         if found is None:
             return None
         record, ready, result = found
@@ -117,10 +137,10 @@ class FastPath:
         """Return the VerifyResults of a batch, or None if any of it has to go the long way; nothing is noted then."""
         if at >= self._tick_end:
             self._begin_tick(at)
-        room = ANSWER_MAX
+        room, askings = ANSWER_MAX, self._askings_of(caller)
         answers: list[tuple[Record, ReadyAnswer, bytes]] = []
         for raw in raws:
-            found = self._find(raw, caller, at)
+            found = self._find(raw, caller, askings, at)
             if found is None:
                 return None
             room -= len(found[2]) + TAG_BYTES
@@ -132,36 +152,59 @@ class FastPath:
             self._note(record, ready)
         return [result for _, _, result in answers]
 
-    def _find(self, raw: bytes, caller: Caller, at: Instant) -> tuple[Record, ReadyAnswer, bytes] | None:
+    def _askings_of(self, caller: Caller) -> dict[bytes, Asking]:
+        """Return what the caller asked lately, by the bytes behind a secret."""
+        known = self._askings.get(id(caller))
+        if known is None:
+            if len(self._askings) >= _CALLERS_MAX:
+                self._askings.clear()
+            # The caller with it, so that nobody else comes to have its number.
+            known = self._askings[id(caller)] = (caller, {})
+        return known[1]
+
+    def _begin_asking(self, rest: bytes, caller: Caller, askings: dict[bytes, Asking]) -> Asking | None:
+        """Return what the bytes behind a secret ask for the first time by this caller, or None if nobody knows."""
+        question = remembered.get(rest)
+        if question is None:
+            return None
+        if len(askings) >= _ASKINGS_MAX:
+            askings.clear()
+        asking = askings[rest] = Asking(caller, question)
+        return asking
+
+    def _find(
+        self, raw: bytes, caller: Caller, askings: dict[bytes, Asking], at: Instant
+    ) -> tuple[Record, ReadyAnswer, bytes] | None:
         """Return the record that a request asks for, what is ready of its answer, and the VerifyResponse, or None."""
-        if len(raw) < 3 or raw[0] != KEY_TAG or raw[1] >= ONE_BYTE_LENGTH or not raw.isascii():
+        if len(raw) > 2 and raw[0] == KEY_TAG and raw[1] < ONE_BYTE:
+            # Nearly all are of this form: `secret_span` would find the same.
+            start, end = 2, raw[1] + 2
+        else:
+            start, end = secret_span(raw)
+        secret, rest = raw[start:end], raw[end:]
+        asking = askings.get(rest) or self._begin_asking(rest, caller, askings)
+        if asking is None or not secret or not secret.isascii() or end > len(raw):
             return None
-        end = raw[1] + 2
-        question = remembered(raw[end:])
-        if question is None or not 2 < end <= len(raw):
-            return None
-        record = self._kept(sha256(raw[2:end]).digest())
+        record = self._cached(sha256(secret).digest())
         if record is None:
             return None
         history = record.history
         if not (at - history.confirmed_at <= HARD_BOUND or confirmed(record, at)):
             return None
         ready: ReadyAnswer | None = record.ready
-        if (
-            ready is None
-            or ready.question is not question
-            or ready.caller is not caller
-            or (ready.span is not None and not ready.span[0] <= self._now < ready.span[1])
-        ):
-            ready = record.ready = self._make_ready(record, question, caller, self._now)
+        if ready is None or ready.asking is not asking:
+            more = record.more_ready
+            ready = more.get(asking) if more else None
+        if ready is None or (ready.span is not None and not ready.span[0] <= self._now < ready.span[1]):
+            ready = self._make_ready(record, asking, self._now)
             if ready is None:
                 return None
-        revision, decided, body = history.wire, self._decided, ready.body
+        revision, decided = history.wire, self._decided
         if revision is None or revision[0] != history.revision or record.revision > revision[0]:
             revision = _revision(record)
-        size = len(body) + len(revision[1]) + len(decided)
+        size = ready.size + len(revision[1]) + len(decided)
         head = _HEADS[size] if size < _HEADS_MAX else _head(size)
-        return record, ready, b"".join((head, body, revision[1], decided))
+        return record, ready, b"".join((head, ready.head, ready.common, ready.cacheable, revision[1], decided))
 
     def _note(self, record: Record, ready: ReadyAnswer) -> None:
         """Count a verification, and note it unless it was a dry run."""
@@ -183,19 +226,38 @@ class FastPath:
         self._minute = minute_of(now)
         self._notes.counter.look(now)
 
-    def _make_ready(self, record: Record, question: Question, caller: Caller, now: datetime) -> ReadyAnswer | None:
-        """Return an answer that is good for longer than this moment, or None if there is none."""
-        span = _unaltered(record, now)
+    def _make_ready(self, record: Record, asking: Asking, now: datetime) -> ReadyAnswer | None:
+        """Return an answer that is good for longer than this moment, and keep it; None if there is none."""
+        span, question, caller = _unaltered(record, now), asking.question, asking.caller
         if record.limited or question.particular or (span is not None and span[1] <= now):
             return None
         verdict = decide(record, question, caller, now)
         if verdict.record is None:
             return None
         tally = None if question.dry_run else Tally(place_of(caller, question, "", verdict))
-        # The second shape of a question: what all of them have in common is now worth keeping.
-        body = lasting_bytes(verdict, record, question.omit_metadata, keep=record.ready is not None)
+        parts = lasting_parts(verdict, record, question.omit_metadata, keep=True)
         count = self._verdicts.count(verdict.code.name)
-        return ReadyAnswer(question, caller, span, body, count, tally, verdict.code is Code.VALID)
+        ready = ReadyAnswer(asking, span, parts, count, tally, verdict.code is Code.VALID)
+        self._keep(record, ready)
+        return ready
+
+    def _keep(self, record: Record, ready: ReadyAnswer) -> None:
+        """Keep an answer with its record: the newest in a place of its own, for most are asked one question only."""
+        first: ReadyAnswer | None = record.ready
+        if first is None or first.asking is ready.asking:
+            record.ready = ready
+            return
+        more = record.more_ready
+        if more is None:
+            more = record.more_ready = {}
+        if ready.asking in more:
+            more[ready.asking] = ready
+            return
+        if len(more) >= READY_MAX - 1:
+            self._source.grew(record, -ANSWER_BYTES * len(more))
+            more.clear()
+        more[first.asking], record.ready = first, ready
+        self._source.grew(record, ANSWER_BYTES)
 
 
 def _revision(record: Record) -> tuple[int, bytes]:

@@ -22,13 +22,49 @@ from latchkey_server.domain.verify.request import GROUPS_MAX, RATELIMITS_MAX, TA
 from latchkey_server.transport.convert.well_known import read_duration, read_id, read_money
 
 KEY_TAG: Final = 0x0A
-ONE_BYTE_LENGTH: Final = 0x80
-_REMEMBERED_MAX: Final = 4_096
-_REMEMBERED_BYTES_MAX: Final = 512
+ONE_BYTE: Final = 0x80
+"""What a number below travels in one byte, with the bits of its value only."""
 
-_remembered: dict[bytes, Question] = {}
-remembered = _remembered.get
-"""Return the question that the bytes behind a secret ask, or None if they are not known."""
+_REST_MAX: Final = 4_096
+
+
+class QuestionMemory:
+    """The questions that bytes ask, bounded in number and in bytes; beyond them all are forgotten and read again."""
+
+    def __init__(self, most: int = 4_096, bytes_most: int = 4 * 1024 * 1024) -> None:
+        self._most = most
+        self._bytes_most = bytes_most
+        self._bytes = 0
+        self._questions: dict[bytes, Question] = {}
+        self.get = self._questions.get
+        """Return the question that bytes behind a secret ask, or None if they are not remembered."""
+
+    def put(self, rest: bytes, question: Question) -> None:
+        """Remember what bytes behind a secret ask."""
+        if len(self._questions) >= self._most or self._bytes + len(rest) > self._bytes_most:
+            self._questions.clear()
+            self._bytes = 0
+        self._bytes += len(rest) if rest not in self._questions else 0
+        self._questions[rest] = question
+
+
+remembered: Final = QuestionMemory()
+
+
+def secret_span(raw: bytes) -> tuple[int, int]:
+    """Return where the secret lies that a serialised VerifyRequest begins with; (0, 0) if it begins otherwise.
+
+    The rest behind it is what is asked. Only ASCII is taken for a secret here: the bytes then are those of its text.
+    """
+    if len(raw) < 3 or raw[0] != KEY_TAG:
+        return 0, 0
+    length, start = raw[1], 2
+    if length >= ONE_BYTE:
+        if raw[2] >= ONE_BYTE:
+            return 0, 0
+        length, start = length - ONE_BYTE + (raw[2] << 7), 3
+    end = start + length
+    return (start, end) if length and end <= len(raw) and raw[start:end].isascii() else (0, 0)
 
 
 def read_item(raw: bytes) -> VerifyItem:
@@ -49,22 +85,19 @@ def _read(raw: bytes) -> Asked:
         found.add("key", "is required")
     question = _question(request, found)
     found.check()
-    _remember(raw, request, question)
+    _remember(raw, question)
     return Asked(secret_sha256(request.key), question, shown_prefix(request.key))
 
 
-def _remember(raw: bytes, request: pb.VerifyRequest, question: Question) -> None:
+def _remember(raw: bytes, question: Question) -> None:
     """Remember the bytes behind the secret, if that comes first and the rest is likely to come again."""
-    secret = request.key.encode()
-    first = bytes((KEY_TAG, len(secret))) + secret if len(secret) < ONE_BYTE_LENGTH else None
-    rest = raw[len(first) :] if first and raw.startswith(first) else None
-    if rest is None or len(rest) > _REMEMBERED_BYTES_MAX or question.operation_id:
+    start, end = secret_span(raw)
+    rest = raw[end:]
+    if not start or len(rest) > _REST_MAX or question.operation_id:
         return
     # A second key further on would be the one that counts.
     if not pb.VerifyRequest.FromString(rest).key:
-        if len(_remembered) >= _REMEMBERED_MAX:
-            _remembered.clear()
-        _remembered[rest] = question
+        remembered.put(rest, question)
 
 
 def _question(request: pb.VerifyRequest, found: Violations) -> Question:

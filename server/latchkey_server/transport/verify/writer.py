@@ -73,7 +73,7 @@ def answer_bytes(verdict: Verdict, decided: bytes, *, omit_metadata: bool) -> by
     if record is None:
         return delimited((_HEADS[verdict.code], decided))
     parts = [
-        lasting_bytes(verdict, record, omit_metadata, keep=record.answered),
+        *lasting_parts(verdict, record, omit_metadata, keep=record.answered),
         revision_bytes(record.history, verdict.revision)[1],
         decided,
     ]
@@ -83,12 +83,12 @@ def answer_bytes(verdict: Verdict, decided: bytes, *, omit_metadata: bool) -> by
     return delimited(parts)
 
 
-def lasting_bytes(verdict: Verdict, record: Record, omit_metadata: bool, *, keep: bool) -> bytes:
-    """Return the part of an answer that neither its moment nor the workspace's revision alters.
+def lasting_parts(verdict: Verdict, record: Record, omit_metadata: bool, *, keep: bool) -> tuple[bytes, bytes, bytes]:
+    """Return the parts of an answer that neither its moment nor the workspace's revision alters.
 
-    ``keep`` says to keep with the record what all answers about it have in common.
+    What all answers about a record have in common is one of them; ``keep`` says to keep it with the record.
     """
-    return _HEADS[verdict.code] + _common(record, omit_metadata, keep) + _cacheable(verdict.cacheable_for)
+    return _HEADS[verdict.code], _common(record, omit_metadata, keep), _cacheable(verdict.cacheable_for)
 
 
 def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> list[bytes]:
@@ -117,19 +117,17 @@ def filled(results: list[bytes], count: int) -> list[bytes]:
 
 def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
     """Return what all answers about a record have in common, with or without metadata."""
-    common = record.wire or _both_common(record)
-    if keep:
-        record.wire = common
-    return common[omit_metadata]
-
-
-def _both_common(record: Record) -> tuple[bytes, bytes]:
-    shown = verification_pb2.Verification(key=_verified_key(record, False), ratelimits=_ratelimits(record))
-    whole = bare = shown.SerializeToString()
-    if record.metadata != _NO_METADATA or record.identity_metadata != _NO_METADATA:
-        shown.key.CopyFrom(_verified_key(record, True))
-        bare = shown.SerializeToString()
-    return whole, bare
+    bare = omit_metadata and (record.metadata, record.identity_metadata) != (_NO_METADATA, _NO_METADATA)
+    kept = record.common_bare if bare else record.common
+    if kept is not None:
+        return kept
+    shown = verification_pb2.Verification(key=_verified_key(record, bare), ratelimits=_ratelimits(record))
+    common = shown.SerializeToString()
+    if keep and bare:
+        record.common_bare = common
+    elif keep:
+        record.common = common
+    return common
 
 
 def revision_bytes(history: History, number: int) -> tuple[int, bytes]:

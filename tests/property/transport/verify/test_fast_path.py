@@ -1,10 +1,12 @@
-"""The short way of a verification answers what the long way would, or nothing at all."""
+"""The fast path of a verification answers what the slow path would, or nothing at all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,8 +20,8 @@ from latchkey_server.domain.outcomes.notes import VerificationNotes
 from latchkey_server.domain.verify.decide import decide
 from latchkey_server.domain.verify.model import Question, Record
 from latchkey_server.observability import Metrics
-from latchkey_server.transport.verify.fast_path import FastPath
-from latchkey_server.transport.verify.reader import read_item
+from latchkey_server.transport.verify.fast_path import ANSWER_BYTES, READY_MAX, FastPath
+from latchkey_server.transport.verify.reader import QuestionMemory, read_item
 from latchkey_server.transport.verify.writer import answer_bytes, decided_bytes
 from tests.property.domain.verify.test_decide import cases
 from tests.unit.builders import (
@@ -51,6 +53,7 @@ class OneRecord:
     """A source that has one record at hand, whatever is asked for."""
 
     record_kept: Record
+    grown: int = 0
 
     def cached(self, sha256: bytes, /) -> Record | None:
         return self.record_kept
@@ -60,6 +63,9 @@ class OneRecord:
 
     def fresh(self, sha256: bytes, at: float) -> Record | None:
         return self.record_kept
+
+    def grew(self, record: Record, more: int) -> None:
+        self.grown += more
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         raise NotImplementedError
@@ -108,7 +114,7 @@ EXPIRED_NOW = ({"EXPIRED"}, make_record(make_key(KeyFields(expire_time=NOW))), m
     st.booleans(),
     st.booleans(),
 )
-def test_the_short_way_answers_what_the_long_way_would(
+def test_the_fast_path_answers_what_the_slow_path_would(
     case: tuple[set[str], Record, Question],
     callers: list[Any],
     leaps: list[timedelta],
@@ -122,12 +128,12 @@ def test_the_short_way_answers_what_the_long_way_would(
     item = read_item(raw)
     assert isinstance(item, tuple)
     notes, expected_notes, now = VerificationNotes(), VerificationNotes(), [NOW]
-    short = FastPath(OneRecord(record), notes, Metrics(), lambda: now[0])
+    fast = FastPath(OneRecord(record), notes, Metrics(), lambda: now[0])
 
     for caller in callers:
         for leap in (timedelta(0), *leaps):
             now[0] += leap
-            answer = short.result(raw, caller, 0.0)
+            answer = fast.result(raw, caller, 0.0)
             if answer is None:
                 continue
             verdict = decide(record, item.question, caller, now[0])
@@ -145,13 +151,13 @@ def test_the_short_way_answers_what_the_long_way_would(
     assert notes.uses.take() == expected_notes.uses.take()
 
 
-def test_a_question_that_was_read_before_is_answered_the_short_way() -> None:
+def test_a_question_that_was_read_before_is_answered_on_the_fast_path() -> None:
     raw = request_of(make_question()).SerializeToString()
     read_item(raw)
     notes = VerificationNotes()
-    short = FastPath(OneRecord(make_record()), notes, Metrics(), lambda: NOW)
+    fast = FastPath(OneRecord(make_record()), notes, Metrics(), lambda: NOW)
 
-    answers = [short.result(raw, CALLERS[0], 0.0) for _ in range(3)]
+    answers = [fast.result(raw, CALLERS[0], 0.0) for _ in range(3)]
 
     assert None not in answers
     assert [sum(counts.values()) for counts in notes.counter.take().values()] == [3]
@@ -174,3 +180,100 @@ def test_two_questions_of_a_batch_about_one_key_are_counted_each_by_its_own_answ
     assert counted == {"VALID": 2, "ENVIRONMENT_MISMATCH": 2}
     [outcomes] = notes.counter.take().values()
     assert {place.code.name: number for (_, place), number in outcomes.items()} == {"VALID": 2}
+
+
+LONG = "a" * 200
+FIELDS: list[dict[str, Any]] = [
+    {"environments": ["prodüct", "", "日本"]},
+    {"cost": 128},
+    {"cost": 1_000_000_000},
+    {"required_scopes": [verify_service_pb2.ScopeGroup(any_of=[f"scope.{number}" for number in range(30)])]},
+    {"model": LONG[:128], "tags": [LONG[:64]] * 5},
+    {"tags": ["größe"]},
+    {"omit_metadata": True, "dry_run": True},
+]
+"""What has bytes above 127 somewhere behind the secret: texts, numbers, lengths, numbers of fields."""
+
+
+@pytest.mark.parametrize("secret", ["sk_secret", LONG[:127], LONG[:128], "b" * 3_000])
+@pytest.mark.parametrize("fields", FIELDS)
+def test_no_field_of_a_question_keeps_it_off_the_fast_path(secret: str, fields: dict[str, Any]) -> None:
+    raw = verify_service_pb2.VerifyRequest(key=secret, **fields).SerializeToString()
+    read_item(raw)
+
+    assert FastPath(OneRecord(make_record()), VerificationNotes(), Metrics(), lambda: NOW).result(raw, CALLERS[0], 0.0)
+
+
+@pytest.mark.parametrize("secret", ["", "schlüssel", "b" * 20_000])
+def test_a_secret_that_is_none_or_not_plain_takes_the_slow_path(secret: str) -> None:
+    raw = verify_service_pb2.VerifyRequest(key=secret).SerializeToString()
+    read_item(raw)
+    fast = FastPath(OneRecord(make_record()), VerificationNotes(), Metrics(), lambda: NOW)
+
+    assert fast.result(raw, CALLERS[0], 0.0) is None
+
+
+@given(st.binary(max_size=300))
+@example(b"\x0a")
+@example(b"\x0a\x85")
+@example(b"\x0a\x85\x80\x80\x01")
+@example(b"\x0a\x03ab")
+def test_whatever_is_no_request_takes_the_slow_path(raw: bytes) -> None:
+    fast = FastPath(OneRecord(make_record()), VerificationNotes(), Metrics(), lambda: NOW)
+
+    answer = fast.result(raw, CALLERS[0], 0.0)
+
+    assert answer is None or verify_service_pb2.VerifyRequest.FromString(raw).key
+
+
+def test_callers_and_questions_that_take_turns_keep_their_answers() -> None:
+    questions = [make_question(model=f"model-{number}") for number in range(5)]
+    raws = [request_of(question).SerializeToString() for question in questions]
+    for raw in raws:
+        read_item(raw)
+    source = OneRecord(make_record())
+    fast = FastPath(source, VerificationNotes(), Metrics(), lambda: NOW)
+    callers = [make_caller(management_key_id=UUID(int=number)) for number in range(3)]
+
+    def ready() -> set[int]:
+        return {id(source.record_kept.ready), *map(id, (source.record_kept.more_ready or {}).values())}
+
+    def ask_all() -> None:
+        for caller in callers:
+            for raw in raws:
+                assert fast.result(raw, caller, 0.0)
+
+    ask_all()
+    made = ready()
+    ask_all()
+
+    assert len(made) == 15
+    assert ready() == made
+    assert source.grown == 14 * ANSWER_BYTES
+
+
+def test_more_questions_than_a_record_keeps_answers_to_take_no_more_room() -> None:
+    source = OneRecord(make_record())
+    fast = FastPath(source, VerificationNotes(), Metrics(), lambda: NOW)
+    most = 0
+    for number in range(5 * READY_MAX):
+        raw = request_of(make_question(model=f"another-{number}")).SerializeToString()
+        read_item(raw)
+        assert fast.result(raw, CALLERS[0], 0.0)
+        more = source.record_kept.more_ready or {}
+        most = max(most, len(more) + 1)
+        assert source.grown == len(more) * ANSWER_BYTES
+
+    assert most == READY_MAX
+
+
+def test_questions_are_remembered_within_a_number_and_a_size() -> None:
+    memory = QuestionMemory(most=3, bytes_most=100)
+    for number in range(10):
+        memory.put(b"%d" % number, make_question())
+        assert memory.get(b"%d" % number)
+    memory.put(b"x" * 99, make_question())
+
+    assert [number for number in range(10) if memory.get(b"%d" % number)] == [9]
+    memory.put(b"yy", make_question())
+    assert memory.get(b"x" * 99) is None

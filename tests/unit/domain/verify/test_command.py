@@ -55,6 +55,9 @@ class FakeSource:
     def fresh(self, sha256: bytes, at: float) -> Record | None:
         return self.fast_path.get(sha256)
 
+    def grew(self, record: Record, more: int) -> None:
+        raise NotImplementedError
+
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         self.asked.append(list(sha256s))
         self.fast_path |= self.meanwhile
