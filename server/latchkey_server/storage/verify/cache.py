@@ -13,7 +13,7 @@ from lru import LRU
 
 from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Confirmed, History, Instant
-from latchkey_server.domain.model import Change, ChangeKind, Revision
+from latchkey_server.domain.model import Change, ChangeKind, Key, Revision
 from latchkey_server.domain.verify.model import Record
 
 V = TypeVar("V", bound=Confirmed)
@@ -263,14 +263,28 @@ def _older(loaded: Confirmed, kept: Confirmed | None) -> bool:
 
 
 def footprint(record: Record) -> int:
-    """Return about how many bytes keeping a record takes, with its answers and its part of the tables.
+    """Return about how many bytes keeping a record takes, with one ready answer and its part of the tables.
 
-    Measured: metadata is kept as text and, once it was answered more than once, in three serialised answers.
+    Each text is there twice, by itself and in the serialised answer; metadata as text and in both forms of the answer.
     """
-    fields = record.key.fields
-    texts = (*fields.scopes, *fields.allow_ips, fields.name, fields.member, fields.external_id)
-    metadata = len(record.metadata) + len(record.identity_metadata)
-    return 1_300 + 2 * sum(map(len, texts)) + 8 * len(texts) + 4 * metadata
+    texts = (*_texts(record.key), *(limit.name for limit in record.ratelimits))
+    metadata = _bytes_of(record.metadata) + _bytes_of(record.identity_metadata)
+    return 1_300 + 2 * sum(map(_bytes_of, texts)) + 8 * len(texts) + 3 * metadata
+
+
+def _texts(key: Key) -> Iterable[str]:
+    fields = key.fields
+    models = fields.model_limits.models if fields.model_limits else ()
+    return (
+        *(*fields.scopes, *fields.allow_ips, *models),
+        *(key.prefix, fields.name, fields.environment, fields.member, fields.external_id),
+        *(fields.guardrail_id, fields.firewall_policy_id),
+    )
+
+
+def _bytes_of(text: str) -> int:
+    # Python keeps each character of a text that has others than ASCII in up to four bytes.
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 def _record_targets(record: Record) -> Iterable[UUID]:
