@@ -249,7 +249,7 @@ def build_services(
     clock: Clock,
 ) -> Services:
     """Return the servicers over their domain over a database."""
-    store, peppers, shares = PostgresStore(storage.database), storage.peppers, ReportConcurrency()
+    store, peppers, concurrency = PostgresStore(storage.database), storage.peppers, ReportConcurrency()
     mutations = Mutations(store, clock, verify_storage)
     nouns = Nouns(
         workspaces=Workspaces(store, mutations, peppers, clock),
@@ -268,7 +268,7 @@ def build_services(
             instant,
         ),
         usage=UsageServicer(
-            recorder, UsageQueries(store, shares, clock), VerificationQueries(store, shares, clock), clock
+            recorder, UsageQueries(store, concurrency, clock), VerificationQueries(store, concurrency, clock), clock
         ),
         admin=AdminServicer(nouns),
     )

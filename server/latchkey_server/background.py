@@ -25,7 +25,7 @@ _LOOK_SECONDS = 1.0
 """How long a look waits for the database: health is to be told in an outage too, above all then."""
 
 _MAINTAIN_EVERY = timedelta(hours=1)
-_FOLD_SECONDS = 10.0
+_REATTRIBUTE_SECONDS = 10.0
 
 log = structlog.get_logger("latchkey")
 
@@ -38,7 +38,7 @@ class Readiness:
         self.ready = False
         """Whether calls are answered; every call looks at it."""
 
-    def tell(self, trouble: str | None) -> None:
+    def set(self, trouble: str | None) -> None:
         """Say what the trouble is, or that there is none."""
         self.trouble, self.ready = trouble, trouble is None
 
@@ -83,9 +83,9 @@ class HealthCheck:
             # Another server may have brought a new schema or pepper meanwhile.
             with suppress(LatchkeyError, TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS), self._database.connection() as connection:
-                    self._tell(await trouble_of(connection, self._peppers, self._clock))
+                    self._report(await trouble_of(connection, self._peppers, self._clock))
         elif not self._readiness.ready:
-            self._tell("the database is not reachable")
+            self._report("the database is not reachable")
         await self._health.set(self._serving())
 
     def _serving(self) -> dict[str, bool]:
@@ -99,13 +99,13 @@ class HealthCheck:
             for service in SERVICES
         }
 
-    def _tell(self, trouble: str | None) -> None:
+    def _report(self, trouble: str | None) -> None:
         if trouble != self._readiness.trouble:
             if trouble:
                 log.error("not serving", reason=trouble)
             else:
                 log.info("serving")
-        self._readiness.tell(trouble)
+        self._readiness.set(trouble)
 
 
 class Upkeep:
@@ -123,8 +123,10 @@ class Upkeep:
             if self._readiness.ready:
                 with suppress(LatchkeyError):
                     await self.maintain(_MAINTAIN_EVERY)
-                    await self._under_job_lease("fold", timedelta(seconds=_FOLD_SECONDS), Maintenance.fold)
-            await asyncio.sleep(_FOLD_SECONDS)
+                    await self._under_job_lease(
+                        "reattribute", timedelta(seconds=_REATTRIBUTE_SECONDS), Maintenance.reattribute
+                    )
+            await asyncio.sleep(_REATTRIBUTE_SECONDS)
 
     async def maintain(self, every: timedelta = timedelta(0)) -> UpkeepResult | None:
         """Do all of it; None when another server is at it, or did it less than ``every`` ago.

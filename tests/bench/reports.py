@@ -45,7 +45,7 @@ _GENERATE = """
 """
 _BY_LABEL = """
     INSERT INTO usage_label_quarter
-    SELECT q.workspace_id, q.quarter, k.folded_environment, k.api_id, q.model, q.task, q.other, sum(q.events),
+    SELECT q.workspace_id, q.quarter, k.attributed_environment, k.api_id, q.model, q.task, q.other, sum(q.events),
         sum(q.spend_nanos), sum(q.adjustment_nanos), sum(q.requests), sum(q.input_tokens), sum(q.output_tokens),
         sum(q.cached_tokens)
     FROM usage_key_quarter q JOIN key k ON k.workspace_id = q.workspace_id AND k.key_id = q.key_id
@@ -150,10 +150,10 @@ async def _pack(bench: Bench, workspace_id: UUID) -> None:
 
 
 async def _hold_labels(bench: Bench) -> None:
-    """Keep the server from folding what is retagged, as if upkeep had not come to it yet."""
+    """Keep the server from reattributing what is retagged, as if upkeep had not come to it yet."""
     connection = await asyncpg.connect(bench.postgres.dsn)
     await connection.execute(
-        "INSERT INTO lease VALUES ('fold', 'bench', 'infinity') ON CONFLICT (name) DO UPDATE "
+        "INSERT INTO job_lease VALUES ('reattribute', 'bench', 'infinity') ON CONFLICT (name) DO UPDATE "
         "SET holder = excluded.holder, end_time = excluded.end_time"
     )
     await connection.close()

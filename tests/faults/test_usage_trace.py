@@ -141,7 +141,7 @@ async def swap_labels(client: Client, keys: Sequence[Known], sending: Sending) -
 
 
 async def keep_up(dsn: str, sending: Sending) -> None:
-    """Pack and fold over and over, beside the server's own upkeep."""
+    """Pack and reattribute over and over, beside the server's own upkeep."""
 
     async def always() -> bool:
         return True

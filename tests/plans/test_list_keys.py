@@ -24,9 +24,9 @@ SEED = f"""
     INSERT INTO identity
     SELECT '{WORKSPACE}', lpad(to_hex(n), 32, '0')::uuid, 'customer ' || n, '{{}}', '[]', now(), now(), 1
     FROM generate_series(0, 2999) n;
-    INSERT INTO key (workspace_id, key_id, api_id, identity_id, prefix, name, environment, folded_environment, enabled,
-        expire_time, allow_ips, scopes, ratelimits, guardrail_id, firewall_policy_id, member, metadata, create_time,
-        update_time, revision)
+    INSERT INTO key (workspace_id, key_id, api_id, identity_id, prefix, name, environment, attributed_environment,
+        enabled, expire_time, allow_ips, scopes, ratelimits, guardrail_id, firewall_policy_id, member, metadata,
+        create_time, update_time, revision)
     SELECT '{WORKSPACE}', lpad(to_hex(n), 32, '0')::uuid, '{WORKSPACE}',
         CASE WHEN n % 2 = 0 THEN lpad(to_hex(n % 3000), 32, '0')::uuid END, CASE WHEN n < 30 THEN 'rare' ELSE 'sk' END,
         '', CASE WHEN n < 30 THEN 'rare' ELSE 'prod' END, '', true, CASE WHEN n < 30 THEN timestamptz '2026-12-01' END,

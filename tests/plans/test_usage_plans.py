@@ -19,7 +19,7 @@ from latchkey_server.domain.usage.report import EventPage, Measure, UsageDimensi
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.embedded.server import EmbeddedServer
 from latchkey_server.storage.keys.keys import PostgresKeys
-from latchkey_server.storage.outcomes.folding import move_verifications
+from latchkey_server.storage.outcomes.reattribution import move_verifications
 from latchkey_server.storage.outcomes.repository import PostgresVerifications
 from latchkey_server.storage.usage.packing import pack_some
 from latchkey_server.storage.usage.repository import PostgresUsage
@@ -50,7 +50,7 @@ SEED = f"""
     INSERT INTO workspace SELECT {_WORKSPACE_OF}, '', true, false, {_WORKSPACE_OF}, '', '1 minute', now(), now(), 1
     FROM generate_series(1, 2) AS w(number);
     INSERT INTO api SELECT workspace_id, workspace_id, '', true, now(), now(), 1 FROM workspace;
-    INSERT INTO key (workspace_id, key_id, api_id, prefix, name, environment, folded_environment, enabled,
+    INSERT INTO key (workspace_id, key_id, api_id, prefix, name, environment, attributed_environment, enabled,
         allow_ips, scopes, ratelimits, guardrail_id, firewall_policy_id, member, metadata, create_time, update_time,
         revision)
     SELECT {_WORKSPACE_OF}, {_KEY_OF}, {_WORKSPACE_OF}, 'sk', '', 'env ' || k % 4,
@@ -92,7 +92,7 @@ SEED = f"""
     FROM (VALUES (1, 20), (2, 300)) AS w(number, keys), generate_series(0, w.keys - 1) k,
         generate_series(0, 24 * {DAYS}) q;
     INSERT INTO verification_label_quarter
-    SELECT workspace_id, quarter, folded_environment, api_id, code, management_key_id, model, tag, tagged, v.prefix,
+    SELECT workspace_id, quarter, attributed_environment, api_id, code, management_key_id, model, tag, tagged, v.prefix,
         other, sum(verifications)
     FROM verification_key_quarter v JOIN key k USING (workspace_id, key_id) GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11;
     INSERT INTO verification_label_quarter
@@ -178,7 +178,9 @@ async def test_a_report_by_label_reads_the_roll_up_by_label_and_of_keys_the_reta
 
 
 async def test_a_report_by_label_without_retagged_keys_reads_nothing_of_keys(explained: Explained) -> None:
-    await explained.execute("UPDATE key SET folded_environment = environment WHERE environment <> folded_environment")
+    await explained.execute(
+        "UPDATE key SET attributed_environment = environment WHERE environment <> attributed_environment"
+    )
     await ask(explained, question(UsageDimension.ENVIRONMENT, width=Width.DAY, zone="Asia/Kolkata"))
 
     check(explained, only("usage_label_quarter") | {"key": 2 * RETAGGED})
@@ -325,7 +327,9 @@ async def test_a_report_on_verifications_by_label_reads_the_sums_by_label_and_of
 async def test_a_report_on_verifications_without_retagged_keys_reads_nothing_by_key(
     explained: Explained, labels: tuple[str, ...]
 ) -> None:
-    await explained.execute("UPDATE key SET folded_environment = environment WHERE environment <> folded_environment")
+    await explained.execute(
+        "UPDATE key SET attributed_environment = environment WHERE environment <> attributed_environment"
+    )
     await ask_verifications(explained, asked(By.ENVIRONMENT, By.TAG, wanted=VerificationFilter(labels=labels)))
     await ask_verifications(explained, asked(By.CODE, wanted=VerificationFilter(labels=labels)))
 
@@ -359,7 +363,7 @@ async def test_a_report_on_unknown_secrets_reads_those(explained: Explained) -> 
     check(explained, {})
 
 
-async def test_folding_verifications_reads_those_of_the_moved_keys_and_the_labels_that_they_move_between(
+async def test_reattributing_verifications_reads_those_of_the_moved_keys_and_the_labels_that_they_move_between(
     explained: Explained,
 ) -> None:
     way = ("env 5", "env 1", WORKSPACE)

@@ -18,7 +18,7 @@ COUNTS = timedelta(days=90)
 _ALIKE = "workspace_id, quarter, environment, api_id, code, management_key_id, model, tag, tagged, prefix, other"
 _LABEL_DIFFERENCES = f"""
     SELECT count(*) FROM (
-        SELECT v.workspace_id, quarter, coalesce(folded_environment, '') AS environment,
+        SELECT v.workspace_id, quarter, coalesce(attributed_environment, '') AS environment,
             coalesce(api_id, '00000000-0000-0000-0000-000000000000') AS api_id, code, management_key_id, model, tag,
             tagged, v.prefix, other, sum(verifications) AS verifications
         FROM verification_key_quarter v LEFT JOIN key k ON k.workspace_id = v.workspace_id AND k.key_id = v.key_id

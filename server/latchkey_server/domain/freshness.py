@@ -40,10 +40,10 @@ class History:
     confirmed_at: Instant
     highest: int = 0
     floor: int = 0
-    kept: int = 0
+    entries: int = 0
     used_at: Instant = NEVER
     dropped: bool = False
-    wire: tuple[int, bytes] | None = field(default=None, repr=False)
+    serialized: tuple[int, bytes] | None = field(default=None, repr=False)
     """Where transport keeps ``revision`` as it travels."""
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Confirmed:
     read_at: Instant
     revision: int
     history: History
-    kept: bool
+    cached: bool
     """Whether a cache has it, so that changes reach it."""
     footprint: int
     """The bytes that the cache has counted for it."""

@@ -7,7 +7,7 @@ from latchkey_server.domain.model import Api, CreditState, Identity, Json
 from latchkey_server.domain.ratelimit_json import ratelimits_json, ratelimits_of
 
 
-def keep_api(api: Api) -> Json:
+def api_json(api: Api) -> Json:
     """Return an api as it is kept."""
     return {
         "workspace_id": str(api.workspace_id),
@@ -20,20 +20,20 @@ def keep_api(api: Api) -> Json:
     }
 
 
-def kept_api(kept: Json) -> Api:
+def api_of(stored: Json) -> Api:
     """Return the api that was kept."""
     return Api(
-        workspace_id=UUID(kept["workspace_id"]),
-        api_id=UUID(kept["api_id"]),
-        name=kept["name"],
-        is_default=kept["is_default"],
-        create_time=datetime.fromisoformat(kept["create_time"]),
-        update_time=datetime.fromisoformat(kept["update_time"]),
-        revision=kept["revision"],
+        workspace_id=UUID(stored["workspace_id"]),
+        api_id=UUID(stored["api_id"]),
+        name=stored["name"],
+        is_default=stored["is_default"],
+        create_time=datetime.fromisoformat(stored["create_time"]),
+        update_time=datetime.fromisoformat(stored["update_time"]),
+        revision=stored["revision"],
     )
 
 
-def keep_identity(identity: Identity) -> Json:
+def identity_json(identity: Identity) -> Json:
     """Return an identity as it is kept."""
     return {
         "workspace_id": str(identity.workspace_id),
@@ -47,27 +47,27 @@ def keep_identity(identity: Identity) -> Json:
     }
 
 
-def kept_identity(kept: Json) -> Identity:
+def identity_of(stored: Json) -> Identity:
     """Return the identity that was kept."""
     return Identity(
-        workspace_id=UUID(kept["workspace_id"]),
-        identity_id=UUID(kept["identity_id"]),
-        external_id=kept["external_id"],
-        metadata=kept["metadata"],
-        ratelimits=ratelimits_of(kept["ratelimits"]),
-        create_time=datetime.fromisoformat(kept["create_time"]),
-        update_time=datetime.fromisoformat(kept["update_time"]),
-        revision=kept["revision"],
+        workspace_id=UUID(stored["workspace_id"]),
+        identity_id=UUID(stored["identity_id"]),
+        external_id=stored["external_id"],
+        metadata=stored["metadata"],
+        ratelimits=ratelimits_of(stored["ratelimits"]),
+        create_time=datetime.fromisoformat(stored["create_time"]),
+        update_time=datetime.fromisoformat(stored["update_time"]),
+        revision=stored["revision"],
     )
 
 
-def keep_credits(credits: CreditState) -> Json:
+def credits_json(credits: CreditState) -> Json:
     """Return a balance as it is kept."""
     refill = credits.next_refill_time
     return {"remaining": credits.remaining, "next_refill_time": refill.isoformat() if refill else None}
 
 
-def kept_credits(kept: Json) -> CreditState:
+def credits_of(stored: Json) -> CreditState:
     """Return the balance that was kept."""
-    refill = kept["next_refill_time"]
-    return CreditState(kept["remaining"], datetime.fromisoformat(refill) if refill else None)
+    refill = stored["next_refill_time"]
+    return CreditState(stored["remaining"], datetime.fromisoformat(refill) if refill else None)

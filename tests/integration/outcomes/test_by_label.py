@@ -1,4 +1,4 @@
-"""Counts by label always equal those by key, folded or not, and reports are the sum of verifications (spec §5)."""
+"""Counts by label always equal those by key, reattributed or not, and reports are their sum (spec §5)."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ from latchkey_server.domain.verify.model import Code
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database
 from latchkey_server.storage.store import PostgresStore, PostgresTransaction
-from latchkey_server.storage.upkeep.folding import retagged_workspaces
+from latchkey_server.storage.upkeep.reattribution import retagged_workspaces
 from tests.integration.keys.test_keys import update
 from tests.integration.outcomes.test_counts import asking
 from tests.integration.usage.test_rollups import WIDTHS, ZONES, bucket_of
@@ -327,8 +327,8 @@ async def check(owner: Client, model: Model, number: int) -> None:
             await check_top(owner, model, request)
 
 
-async def test_every_report_is_the_sum_of_the_verifications_whatever_is_folded(owner: Client, dsn: str) -> None:
-    """Verifications, retagging and folding in turn; TEST_SEED repeats a run."""
+async def test_every_report_is_the_sum_of_the_verifications_whatever_is_reattributed(owner: Client, dsn: str) -> None:
+    """Verifications, retagging and reattribution in turn; TEST_SEED repeats a run."""
     print(f"TEST_SEED={SEED}")
     model = Model(SEED)
     workspace_id = await make_keys(owner, model, 8)
@@ -349,7 +349,7 @@ async def test_every_report_is_the_sum_of_the_verifications_whatever_is_folded(o
             await check(owner, model, 10)
 
 
-async def test_folding_changes_no_report_and_leaves_nothing_where_it_folded_from(owner: Client, dsn: str) -> None:
+async def test_reattribution_changes_no_report_and_leaves_nothing_where_it_moved_from(owner: Client, dsn: str) -> None:
     print(f"TEST_SEED={SEED}")
     model = Model(SEED)
     workspace_id = await make_keys(owner, model, 4)
@@ -525,7 +525,7 @@ async def test_labels_are_moved_though_verifications_are_flushed_without_a_pause
                 number += 1
                 key = model.keys[number % len(model.keys)]
                 place = CountKey(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=("a",))
-                counter.count(place, NOW - timedelta(hours=(number + process) % 50))
+                counter.count(place, NOW - timedelta(hours=(number + process) % 48))
             await flushing.flush()
         await flushing.drain()
         counted["all"] += number
@@ -568,7 +568,7 @@ class Watched(PostgresStore):
 
 
 async def test_a_report_that_meets_a_fold_is_written_after_it(owner: Client, dsn: str) -> None:
-    """And under the label that the fold left."""
+    """And under the label that it was moved to."""
     model = Model(SEED)
     workspace_id = await make_keys(owner, model, 1)
     key = model.keys[0]
@@ -576,18 +576,18 @@ async def test_a_report_that_meets_a_fold_is_written_after_it(owner: Client, dsn
     async with database_of(dsn) as database, database_of(dsn) as other:
         store = Watched(database)
         recording = Recording(store, workspace_id)
-        async with other.transaction() as folding:
+        async with other.transaction() as reattribution:
             raised = "UPDATE workspace SET usage_fence = now() + $2 WHERE workspace_id = $1"
             async with other.connection() as raising:
                 await raising.execute(raised, workspace_id, timedelta(minutes=1))
             writing = asyncio.create_task(recording.record(rows_of({(quarter_of(NOW), place): 4})))
             async with asyncio.timeout(20):
                 await store.kept_out.wait()
-            moved = "UPDATE key SET environment = 'moved', folded_environment = 'moved' WHERE key_id = $1"
-            await folding.execute(moved, key.key_id)
-            written = await folding.fetchval("SELECT count(*) FROM verification_key_quarter")
+            moved = "UPDATE key SET environment = 'moved', attributed_environment = 'moved' WHERE key_id = $1"
+            await reattribution.execute(moved, key.key_id)
+            written = await reattribution.fetchval("SELECT count(*) FROM verification_key_quarter")
             lowered = "UPDATE workspace SET usage_fence = NULL WHERE workspace_id = $1"
-            await folding.execute(lowered, workspace_id)
+            await reattribution.execute(lowered, workspace_id)
         await writing
         async with database.connection() as connection:
             labels = await connection.fetch("SELECT environment, verifications FROM verification_label_quarter")

@@ -18,7 +18,6 @@ from latchkey_server.opening import open_storage, utc_now
 from latchkey_server.storage.database import Database
 from latchkey_server.storage.embedded.server import EmbeddedServer
 from latchkey_server.storage.schema.migrate import migrate, migrations
-from latchkey_server.storage.upkeep.job_lease import JobLease
 from latchkey_server.storage.usage.partitions import ensure_partitions
 from latchkey_server.storage.usage.repository import PostgresUsage
 from latchkey_server.transport.convert.usage import read_event
@@ -41,10 +40,10 @@ BEFORE_LABELS = 5
 EVENTS = 300
 GROUPINGS = ((), ("ENVIRONMENT",), ("KEY",), ("ENVIRONMENT", "MODEL", "TASK"), ("KEY", "MEMBER"))
 
-BOTH = ["maintain", "fold"]
-"""The leases that a server's own upkeep needs."""
+BOTH = ["maintain", "reattribute"]
+"""The job leases that a server's own upkeep needs."""
 
-# A key's label of now, and the one under which its usage is folded.
+# A key's label of now, and the one that its usage is attributed to.
 KEYS = (("prod", "prod"), ("staging", "staging"), ("", ""), ("prod", "staging"))
 
 _ROLL_UPS = """
@@ -57,7 +56,7 @@ _ROLL_UPS = """
         sum(output_tokens), sum(cached_tokens)
     FROM usage_key_day GROUP BY 1, 2;
 """
-_HELD = "INSERT INTO lease SELECT name, 'the test', now() + interval '1 hour' FROM unnest($1::text[]) AS name"
+_HELD = "INSERT INTO job_lease SELECT name, 'the test', now() + interval '1 hour' FROM unnest($1::text[]) AS name"
 _SCHEMA = """
     SELECT 'column', table_name, column_name, data_type, is_nullable, column_default
     FROM information_schema.columns WHERE table_schema = 'public'
@@ -113,11 +112,11 @@ async def bootstrap(dsn: str) -> str:
 
 
 async def make_keys(database: Database, model: Model) -> UUID:
-    """Make keys, one of them retagged since its usage was folded, and return their workspace."""
+    """Make keys, one of them retagged since its usage was attributed, and return their workspace."""
     async with database.connection() as connection:
         workspace = await connection.fetchrow("SELECT workspace_id, default_api_id FROM workspace")
         assert workspace is not None
-        for number, (environment, folded) in enumerate(KEYS):
+        for number, (environment, attributed) in enumerate(KEYS):
             key_id, member = ids.new_id(), ("", "ann")[number % 2]
             await connection.execute(
                 "INSERT INTO key (workspace_id, key_id, api_id, prefix, name, environment, folded_environment, "
@@ -128,7 +127,7 @@ async def make_keys(database: Database, model: Model) -> UUID:
                 key_id,
                 workspace["default_api_id"],
                 environment,
-                folded,
+                attributed,
                 member,
             )
             api_id = ids.format_id(ids.API, workspace["default_api_id"])
@@ -178,11 +177,11 @@ async def execute(dsn: str, statement: str, *arguments: object) -> None:
     await connection.close()
 
 
-async def packed_and_folded(dsn: str) -> bool:
+async def packed_and_reattributed(dsn: str) -> bool:
     connection = await asyncpg.connect(dsn)
     found = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM usage_key_day) "
-        "AND NOT EXISTS (SELECT FROM key WHERE environment <> folded_environment)"
+        "AND NOT EXISTS (SELECT FROM key WHERE environment <> attributed_environment)"
     )
     await connection.close()
     return bool(found)
@@ -199,7 +198,7 @@ async def check_all(owner: Client, model: Model) -> None:
 
 
 async def test_usage_recorded_before_a_migration_is_reported_the_same_after_it(old: str) -> None:
-    """Under the labels of now, also of a key that was retagged; and once upkeep has packed and folded it."""
+    """Under the labels of now, also of a key that was retagged; and once upkeep has packed and reattributed it."""
     print(f"TEST_SEED={SEED}")
     model = Model(SEED)
     secret = await bootstrap(old)
@@ -215,9 +214,9 @@ async def test_usage_recorded_before_a_migration_is_reported_the_same_after_it(o
     async with serving(old) as service:
         owner = await service.client(secret)
         await check_all(owner, model)
-        await execute(old, "DELETE FROM lease WHERE name = ANY($1)", BOTH)
+        await execute(old, "DELETE FROM job_lease WHERE name = ANY($1)", BOTH)
         await maintain(old)
-        assert await packed_and_folded(old)
+        assert await packed_and_reattributed(old)
         assert await differences(old) == {}, f"TEST_SEED={SEED}"
         await check_all(owner, model)
         assert set(await report(owner, made)) == {DUPLICATE}
@@ -226,7 +225,11 @@ async def test_usage_recorded_before_a_migration_is_reported_the_same_after_it(o
         await check_all(owner, model)
 
 
-# As servers of the time before counts by label wrote them.
+# As servers of the time before counts by label took their turn at upkeep, and counted.
+_TAKEN = """
+    INSERT INTO lease AS l (name, holder, end_time) VALUES ('fold', 'an older server', now() + interval '1 minute')
+    ON CONFLICT (name) DO UPDATE SET end_time = excluded.end_time WHERE l.holder = excluded.holder
+"""
 _COUNT = """
     INSERT INTO verification_quarter AS v (workspace_id, quarter, key_id, code, management_key_id, model, tag, tagged,
         prefix, other, verifications)
@@ -257,26 +260,26 @@ async def test_verifications_counted_before_a_migration_are_reported_the_same_af
     async with serving(before_labels) as service:
         owner = await service.client(secret)
         await check_verifications(owner, model, 40)
-        await execute(before_labels, "DELETE FROM lease WHERE name = ANY($1)", BOTH)
+        await execute(before_labels, "DELETE FROM job_lease WHERE name = ANY($1)", BOTH)
         await maintain(before_labels)
         assert await label_differences(before_labels) == 0, f"TEST_SEED={VERIFICATIONS_SEED}"
         await check_verifications(owner, model, 40)
 
 
-async def test_a_server_that_does_not_count_by_label_neither_counts_nor_folds_after_the_migration(
+async def test_a_server_that_does_not_count_by_label_neither_counts_nor_does_upkeep_after_the_migration(
     before_labels: str,
 ) -> None:
     row = (ids.new_id(), utc_now(), ids.new_id(), 1, ids.new_id(), "", "", False, "", False, 1)
     async with database_of(before_labels) as database, database.connection() as connection:
-        lease = JobLease(database, "fold")
-        assert await lease.take()
+        await connection.execute(_TAKEN)
         await connection.execute(_COUNT, *row)
 
         await bring_up(before_labels)
 
         with pytest.raises(asyncpg.UndefinedTableError):
             await connection.execute(_COUNT, *row)
-        assert not await lease.take()
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await connection.execute(_TAKEN)
     assert await label_differences(before_labels) == 0
 
 

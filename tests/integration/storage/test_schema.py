@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 BACK = timedelta(days=35)
 
 # Global by nature: small, found by hash or id without a workspace, or not a tenant's at all.
-NOT_A_TENANTS = {"lease", "pepper", "schema_migration", "secret_hash", "usage_retained"}
+NOT_A_TENANTS = {"job_lease", "pepper", "schema_migration", "secret_hash", "usage_retained"}
 
 
 async def empty_database(postgres: EmbeddedServer, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Roll-ups always equal the rows, packed or not, folded or not, and reports are the sum of the rows (spec §5)."""
+"""Roll-ups always equal the rows, packed or not, reattributed or not, and reports are the sum of the rows (spec §5)."""
 
 import asyncio
 import itertools
@@ -255,8 +255,8 @@ async def check_one(owner: Client, model: Model, request: usage_service_pb2.Quer
     assert measures(answer.totals) == totals, f"seed {SEED}: {request}"
 
 
-async def test_every_report_is_the_sum_of_the_rows_whatever_is_packed_or_folded(owner: Client, dsn: str) -> None:
-    """Events, retagging, packing, folding and late events in turn; TEST_SEED repeats a run."""
+async def test_every_report_is_the_sum_of_the_rows_whatever_is_packed_or_reattributed(owner: Client, dsn: str) -> None:
+    """Events, retagging, packing, reattribution and late events in turn; TEST_SEED repeats a run."""
     print(f"TEST_SEED={SEED}")
     model = Model(SEED)
     await make_keys(owner, model, 8)
@@ -321,7 +321,7 @@ async def test_swapping_two_labels_moves_whole_histories_and_changes_no_total(ow
     assert await spent() == {"green": 240}
     await update(owner, key_pb2.Key(key_id=second, environment="blue"))
     assert await spent() == {"blue": 150, "green": 90}
-    assert (await maintain(dsn)).keys_folded == 2
+    assert (await maintain(dsn)).keys_reattributed == 2
     assert await spent() == {"blue": 150, "green": 90}
     assert await differences(dsn) == {}
 
@@ -349,9 +349,9 @@ async def test_beyond_a_thousand_combinations_of_a_key_and_day_the_rest_is_other
     request.page_size = 10_000
     answer = await query(owner, request)
 
-    folded = [row for row in answer.rows if row.group.other]
+    overflow = [row for row in answer.rows if row.group.other]
     assert len(answer.rows) == 1_001
-    assert [(row.group.task, nanos(row.measures.spend)) for row in folded] == [("", 150)]
+    assert [(row.group.task, nanos(row.measures.spend)) for row in overflow] == [("", 150)]
     assert nanos(answer.totals.spend) == 1_150
     assert not any(row.group.other for row in (await query(owner, asking("ENVIRONMENT"))).rows)
     assert await differences(dsn) == {}
@@ -408,13 +408,13 @@ async def test_an_identity_is_recognised_for_as_long_as_is_set(owner: Client, ds
 async def test_upkeep_is_done_by_one_server_at_a_time(owner: Client, dsn: str) -> None:
     """Whoever dies at it keeps the others waiting for a minute at most."""
     connection = await asyncpg.connect(dsn)
-    await connection.execute("DELETE FROM lease")
-    await connection.execute("INSERT INTO lease VALUES ('maintain', 'somebody', now() + interval '1 minute')")
+    await connection.execute("DELETE FROM job_lease")
+    await connection.execute("INSERT INTO job_lease VALUES ('maintain', 'somebody', now() + interval '1 minute')")
     async with database_of(dsn) as database:
         assert await Upkeep(database, Retention(ACCEPTED, None, None, COUNTS), Readiness(), utc_now).maintain() is None
-    await connection.execute("UPDATE lease SET end_time = now() - interval '1 second' WHERE name = 'maintain'")
+    await connection.execute("UPDATE job_lease SET end_time = now() - interval '1 second' WHERE name = 'maintain'")
     await maintain(dsn)
-    row = await connection.fetchrow("SELECT holder, done_time IS NOT NULL FROM lease WHERE name = 'maintain'")
+    row = await connection.fetchrow("SELECT holder, done_time IS NOT NULL FROM job_lease WHERE name = 'maintain'")
     await connection.close()
 
     assert tuple(row or ()) == ("", True)
@@ -528,9 +528,9 @@ async def test_labels_are_moved_though_usage_is_recorded_without_a_pause(
         for key_id in keys:
             await update(owner, key_pb2.Key(key_id=key_id, environment="green"))
         async with asyncio.timeout(60):
-            folded = 0
-            while folded < len(keys):
-                folded += (await maintain(dsn)).keys_folded
+            moved = 0
+            while moved < len(keys):
+                moved += (await maintain(dsn)).keys_reattributed
         stop.set()
         await asyncio.gather(*tasks)
 

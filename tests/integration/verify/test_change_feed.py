@@ -86,7 +86,7 @@ class Feeding:
         at = instant()
         history = self.cache.history(WORKSPACE_ID, revision, at)
         record = make_record(make_key(key_id=key_id), revision=revision, read_at=at, history=history)
-        self.cache.keep_records([sha256], {sha256: record}, self.cache.loading(at))
+        self.cache.add_records([sha256], {sha256: record}, self.cache.loading(at))
         return history
 
     def kept(self, sha256: bytes = SECRET) -> bool:
@@ -273,7 +273,7 @@ async def test_a_new_timeline_drops_everything(feeding: Feeding) -> None:
     """As a promoted standby or a restored backup begins one: its numbers may mean something else."""
     await feeding.feed.look()
     feeding.keep(1)
-    feeding.cache.keep_records([OTHER_SECRET], {}, feeding.cache.loading(instant()))
+    feeding.cache.add_records([OTHER_SECRET], {}, feeding.cache.loading(instant()))
     load = feeding.cache.loading(instant())
     feeding.feed._timeline = "0000FFFF"
 
@@ -361,7 +361,7 @@ async def test_whoever_waits_to_be_caught_up_is_told_of_an_outage(
 
 async def test_health_is_told_of_an_outage_that_begins_during_a_look_at_the_schema(dsn: str) -> None:
     health, availability, readiness = Health(), Availability(), Readiness()
-    readiness.tell(None)
+    readiness.set(None)
     peppers = load_peppers(settings_for(dsn))
     async with open_database(dsn, pool_size=1, timeout=PATIENCE * 2) as database:
         while_lost = timedelta(seconds=60)
@@ -415,7 +415,7 @@ async def test_a_notification_of_a_new_secret_ends_every_unknown_one(
     monkeypatch.setattr(change_feed, "POLL_SECONDS", NEVER_POLL)
     async with feeding.running(dsn):
         await until_somebody_listens(dsn)
-        feeding.cache.keep_records([SECRET], {}, feeding.cache.loading(instant() + 1_000))
+        feeding.cache.add_records([SECRET], {}, feeding.cache.loading(instant() + 1_000))
         await feeding.change(Change(ChangeKind.SECRET_ADDED, OTHER_KEY_ID), workspace_id=OTHER_WORKSPACE_ID)
         await until(lambda: not feeding.cache.unknown_key(SECRET, instant()))
 

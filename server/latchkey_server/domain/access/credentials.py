@@ -29,7 +29,7 @@ class Credential(Confirmed):
     """Whether it was neither ended nor revoked: then only time is against it."""
     end_time: datetime | None = field(init=False, compare=False)
     methods: frozenset[str] = field(init=False, compare=False)
-    kept: bool = field(default=False, init=False, compare=False, repr=False)
+    cached: bool = field(default=False, init=False, compare=False, repr=False)
     footprint: int = field(default=0, init=False, compare=False, repr=False)
     """The bytes that a cache has counted for it."""
 

@@ -30,7 +30,7 @@ from latchkey_server.domain.model import (
 )
 from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin, View
 from latchkey_server.domain.paging import Page, cut, id_cursor, label_cursor
-from latchkey_server.domain.replays import keep_credits, kept_credits
+from latchkey_server.domain.replays import credits_json, credits_of
 from latchkey_server.domain.secret import Peppers, mask, new_secret, stored_secret
 from latchkey_server.domain.store import Clock, Store
 from latchkey_server.domain.validation import Violations, check_note, check_range
@@ -259,11 +259,11 @@ class Keys:
             await tx.keys.update_balance(key.workspace_id, key_id, Balance(after.remaining, now))
             facts = ({"remaining": before.remaining}, {"remaining": after.remaining})
             entry = AuditEntry("key.adjust_credits", ids.format_id(ids.KEY, key_id), *facts)
-            return Effects(audit=(entry,), outcome=keep_credits(after))
+            return Effects(audit=(entry,), outcome=credits_json(after))
 
         async def view(tx: Transaction, _now: datetime, outcome: Json) -> CreditState:
             await visible_key(tx, origin.caller, key_id)
-            return kept_credits(outcome)
+            return credits_of(outcome)
 
         return await self._mutations.run(origin, work, view)
 

@@ -52,15 +52,15 @@ class KeyImport:
             for item in items:
                 await attempt.prepare(item)
             # Under every pepper, for another server may make its hashes with another one at the same moment.
-            attempt.keep_free(await tx.secrets.hold(attempt.candidates()))
+            attempt.reject_taken(await tx.secrets.hold(attempt.candidates()))
             await tx.secrets.claim(attempt.secrets())
             keys = [await maker.with_identity(key) for key in attempt.made()]
             await tx.keys.insert(keys)
             await maker.insert_balances(keys)
-            return maker.done(keys, "key.import", {"results": [_kept(result) for result in attempt.results]})
+            return maker.done(keys, "key.import", {"results": [_result_json(result) for result in attempt.results]})
 
         async def view(_tx: Transaction, _now: datetime, outcome: Json) -> list[ImportResult]:
-            return [_result(kept) for kept in outcome["results"]]
+            return [_result_of(stored) for stored in outcome["results"]]
 
         return await self._mutations.run(origin, work, view)
 
@@ -104,7 +104,7 @@ class Attempt:
         """Return the keys that are still to be inserted."""
         return [key for key, _, _ in self._pending.values()]
 
-    def keep_free(self, free: set[bytes]) -> None:
+    def reject_taken(self, free: set[bytes]) -> None:
         """Reject the items whose secret somebody has, under any pepper."""
         for index in [index for index, (_, _, hashes) in self._pending.items() if not free.issuperset(hashes)]:
             del self._pending[index]
@@ -124,7 +124,7 @@ class Attempt:
         return key, secret
 
 
-def _kept(result: ImportResult) -> Json:
+def _result_json(result: ImportResult) -> Json:
     match result:
         case UUID():
             return {"key_id": str(result)}
@@ -135,14 +135,14 @@ def _kept(result: ImportResult) -> Json:
             return {"reason": result.reason, "violations": told}
 
 
-def _result(kept: Json) -> ImportResult:
-    if "key_id" in kept:
-        return UUID(kept["key_id"])
-    match kept["reason"]:
+def _result_of(stored: Json) -> ImportResult:
+    if "key_id" in stored:
+        return UUID(stored["key_id"])
+    match stored["reason"]:
         case errors.InvalidField.reason:
-            return errors.InvalidField([Violation(field, problem) for field, problem in kept["violations"]])
+            return errors.InvalidField([Violation(field, problem) for field, problem in stored["violations"]])
         case errors.ApiNotFound.reason:
-            return errors.ApiNotFound(kept["details"][errors.ApiNotFound.field])
+            return errors.ApiNotFound(stored["details"][errors.ApiNotFound.field])
         case errors.ApiBinding.reason:
             return errors.ApiBinding()
         case errors.SecretRejected.reason:

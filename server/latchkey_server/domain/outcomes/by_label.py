@@ -1,4 +1,4 @@
-"""Verification counts by label: what counts by key add to the labels under which their keys are folded (spec §5)."""
+"""Verification counts by label: what counts by key add to the labels that their keys are attributed to (spec §5)."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -32,13 +32,13 @@ class LabelCount(NamedTuple):
 def by_label(rows: Iterable[CountRow], keys: Mapping[UUID, KeyFacts]) -> list[LabelCount]:
     """Return the rows summed by label, sorted; what ``keys`` does not know counts as a secret that no key has."""
     # By the numbers of the ids: hashing and comparing ids themselves takes many times as long.
-    labels = {key_id: (facts.folded_environment, facts.api_id.int) for key_id, facts in keys.items()}
+    labels = {key_id: (facts.attributed_environment, facts.api_id.int) for key_id, facts in keys.items()}
     nowhere = ("", NO_API.int)
     sums: dict[tuple[datetime, str, int, Code, int, str, str, bool, str, bool], int] = {}
     for quarter, key_id, code, caller, model, tag, tagged, prefix, other, verifications in rows:
         environment, api = labels.get(key_id, nowhere)
-        place = (quarter, environment, api, code, caller.int, model, tag, tagged, prefix, other)
-        sums[place] = sums.get(place, 0) + verifications
+        group = (quarter, environment, api, code, caller.int, model, tag, tagged, prefix, other)
+        sums[group] = sums.get(group, 0) + verifications
     return [
         LabelCount(quarter, label, UUID(int=api), code, UUID(int=caller), model, tag, tagged, prefix, other, number)
         for (quarter, label, api, code, caller, model, tag, tagged, prefix, other), number in sorted(sums.items())

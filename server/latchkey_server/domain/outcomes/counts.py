@@ -14,7 +14,7 @@ from latchkey_server.domain.secret import well_formed
 from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.domain.verify.model import Code
 
-PLACES_MAX, TEXTS_MAX = 200_000, 20_000
+COUNTS_MAX, TEXTS_MAX = 200_000, 20_000
 """Different outcomes that a process holds between two flushes, in all, and with their free text of one workspace."""
 
 BEGUN_MAX = 10_000
@@ -73,10 +73,10 @@ class CountRow(NamedTuple):
 class Tally:
     """Counts verifications that get the same answer again and again, in one number."""
 
-    __slots__ = ("place", "value")
+    __slots__ = ("key", "value")
 
-    def __init__(self, place: CountKey) -> None:
-        self.place = place
+    def __init__(self, key: CountKey) -> None:
+        self.key = key
         self.value = 0
 
 
@@ -91,19 +91,19 @@ class VerificationCounter:
     is then still too much is dropped.
     """
 
-    def __init__(self, most: int = PLACES_MAX, texts_most: int = TEXTS_MAX) -> None:
+    def __init__(self, most: int = COUNTS_MAX, texts_most: int = TEXTS_MAX) -> None:
         self._most = most
         self._texts_most = texts_most
-        self._places = 0
+        self._held = 0
         self._quarter = self._quarter_end = EARLIEST
         self._counts: dict[UUID, dict[tuple[datetime, CountKey], int]] = {}
         self._begun: list[Tally] = []
         self.dropped = 0
 
-    def count(self, place: CountKey, now: datetime) -> None:
+    def count(self, key: CountKey, now: datetime) -> None:
         """Count a verification."""
         self.look(now)
-        self._add(place, 1)
+        self._add(key, 1)
 
     def begin(self, tally: Tally) -> None:
         """Take notice of a tally that was zero and begins to count; it counts in the quarter of the last ``look``."""
@@ -124,29 +124,29 @@ class VerificationCounter:
         taken = {workspace_id: counts for workspace_id, counts in self._counts.items() if workspace_id not in but}
         for workspace_id, counts in taken.items():
             del self._counts[workspace_id]
-            self._places -= len(counts)
+            self._held -= len(counts)
         return dict(taken)
 
     def _gather(self) -> None:
         begun, self._begun = self._begun, []
         for tally in begun:
-            self._add(tally.place, tally.value)
+            self._add(tally.key, tally.value)
             tally.value = 0
 
-    def _add(self, place: CountKey, number: int) -> None:
-        counts = self._counts.get(place.workspace_id)
+    def _add(self, key: CountKey, number: int) -> None:
+        counts = self._counts.get(key.workspace_id)
         if counts is None:
-            counts = self._counts[place.workspace_id] = {}
-        at = (self._quarter, place)
+            counts = self._counts[key.workspace_id] = {}
+        at = (self._quarter, key)
         counted = counts.get(at)
         if counted is None and len(counts) >= self._texts_most:
-            at = (self._quarter, place._replace(model="", tags=(), prefix="", other=True))
+            at = (self._quarter, key._replace(model="", tags=(), prefix="", other=True))
             counted = counts.get(at)
         if counted is None:
-            if self._places >= self._most:
+            if self._held >= self._most:
                 self.dropped += number
                 return
-            self._places += 1
+            self._held += 1
         counts[at] = (counted or 0) + number
 
 
@@ -168,10 +168,10 @@ def shown_prefix(secret: str) -> str:
 
 
 def rows_of(counts: Counts) -> list[CountRow]:
-    """Return counts as rows, nothing folded yet."""
+    """Return counts as rows, nothing summed yet."""
     rows = []
-    for (quarter, place), count in counts.items():
-        _, key_id, code, caller, model, tags, prefix, other = place
+    for (quarter, key), count in counts.items():
+        _, key_id, code, caller, model, tags, prefix, other = key
         rows.append(CountRow(quarter, key_id, code, caller, model, "", False, prefix, other, count))
         rows += [
             CountRow(quarter, key_id, code, caller, model, tag, True, prefix, False, count)
@@ -199,17 +199,17 @@ def wanted_combinations(rows: Iterable[CountRow]) -> dict[KeyDay, dict[Verificat
     return wanted
 
 
-def folded(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[VerificationCombination]]) -> list[CountRow]:
-    """Return the rows, sorted, one a place; of the keys and days in ``bounded`` what is not kept apart is ``other``."""
+def summed(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[VerificationCombination]]) -> list[CountRow]:
+    """Return the rows, sorted, one a key; of the keys and days in ``bounded`` what is not kept apart is ``other``."""
     # Looked up as seldom as can be, and as plain tuples: to hash an id, or to replace a field, is what takes the time.
     sums: dict[tuple[datetime, UUID, Code, UUID, str, str, bool, str, bool], int] = {}
     for row in rows:
         kept = row
         if bounded and combination_of(row) not in bounded.get(key_day_of(row), (combination_of(row),)):
             kept = row._replace(model="", tag="", prefix="", other=True)
-        place = kept[:-1]
-        sums[place] = sums.get(place, 0) + row.verifications
-    return sorted((CountRow(*place, number) for place, number in sums.items()), key=_order)
+        key = kept[:-1]
+        sums[key] = sums.get(key, 0) + row.verifications
+    return sorted((CountRow(*key, number) for key, number in sums.items()), key=_order)
 
 
 def _order(row: CountRow) -> tuple[object, ...]:

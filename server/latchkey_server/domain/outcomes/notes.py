@@ -20,7 +20,7 @@ class VerificationNotes:
         """Note a verdict; ``prefix`` is what the secret began with."""
         if question.dry_run:
             return
-        self.counter.count(place_of(caller, question, prefix, verdict), verdict.decided_time)
+        self.counter.count(count_key_of(caller, question, prefix, verdict), verdict.decided_time)
         if verdict.record is not None and verdict.code is Code.VALID:
             self.use(verdict.record, verdict.decided_time, minute_of(verdict.decided_time))
 
@@ -36,7 +36,7 @@ def minute_of(now: datetime) -> int:
     return int(now.timestamp()) // 60
 
 
-def place_of(caller: Caller, question: Question, prefix: str, verdict: Verdict) -> CountKey:
+def count_key_of(caller: Caller, question: Question, prefix: str, verdict: Verdict) -> CountKey:
     """Return what a verification is counted with; an unknown secret is the caller's workspace's matter."""
     record = verdict.record
     workspace_id = caller.workspace_id if record is None else record.key.workspace_id

@@ -14,9 +14,9 @@ from latchkey_server.domain.validation import Violations
 class VerificationQueries:
     """Answers questions about verifications, in the caller's workspace and apis only."""
 
-    def __init__(self, store: Store[Transaction], shares: ReportConcurrency, clock: Clock) -> None:
+    def __init__(self, store: Store[Transaction], concurrency: ReportConcurrency, clock: Clock) -> None:
         self._store = store
-        self._shares = shares
+        self._concurrency = concurrency
         self._clock = clock
 
     async def report(
@@ -32,7 +32,7 @@ class VerificationQueries:
             wanted = replace(query.wanted, api_ids=api_ids)
             return await tx.verifications.report(caller.workspace_id, replace(query, wanted=wanted))
 
-        async with self._shares.one(caller.workspace_id):
+        async with self._concurrency.one(caller.workspace_id):
             return await self._store.read(work)
 
 

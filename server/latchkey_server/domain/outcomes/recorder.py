@@ -17,8 +17,8 @@ from latchkey_server.domain.outcomes.counts import (
     CountRow,
     VerificationCombination,
     VerificationCounter,
-    folded,
     rows_of,
+    summed,
     wanted_combinations,
 )
 from latchkey_server.domain.outcomes.last_uses import KeyUses
@@ -33,7 +33,7 @@ AT_A_TIME = 4
 SEND_SECONDS = 5.0
 """How long one is waited for before its batch is left for the next time."""
 
-KeptApart = dict[KeyDay, set[VerificationCombination]]
+Tracked = dict[KeyDay, set[VerificationCombination]]
 
 
 class Noted(NamedTuple):
@@ -60,7 +60,7 @@ class VerificationRecorder:
         """
         workspace_id = noted.workspace_id
 
-        async def work(tx: Transaction) -> KeptApart | None:
+        async def work(tx: Transaction) -> Tracked | None:
             if noted.rows:
                 await tx.usage.begin(workspace_id)
             if not await tx.verifications.advance(workspace_id, client_id, sequence, self._clock()):
@@ -70,19 +70,19 @@ class VerificationRecorder:
             if not noted.rows:
                 return {}
             wanted = wanted_combinations(noted.rows)
-            kept_apart = await self._combinations.admit(
+            tracked = await self._combinations.admit(
                 workspace_id, wanted, tx.verifications.combinations, tx.usage.lock_keys
             )
-            rows = folded(noted.rows, bounded(wanted, kept_apart))
+            rows = summed(noted.rows, bounded(wanted, tracked))
             keys = await tx.usage.keys(workspace_id, list({row.key_id for row in rows} - {UNKNOWN}))
             await tx.verifications.count(workspace_id, rows)
             await tx.verifications.count_by_label(workspace_id, by_label(rows, keys))
-            return kept_apart
+            return tracked
 
-        kept_apart = await unfenced(lambda: self._store.write(work))
-        if kept_apart is None:
+        tracked = await unfenced(lambda: self._store.write(work))
+        if tracked is None:
             return True
-        self._combinations.remember(workspace_id, kept_apart)
+        self._combinations.remember(workspace_id, tracked)
         return False
 
 

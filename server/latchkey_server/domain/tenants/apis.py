@@ -9,7 +9,7 @@ from latchkey_server.domain.access.roles import require_unbound
 from latchkey_server.domain.model import Api, Caller, Change, ChangeKind, Json, etag_of
 from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, View, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
-from latchkey_server.domain.replays import keep_api, kept_api
+from latchkey_server.domain.replays import api_json, api_of
 from latchkey_server.domain.store import Store
 from latchkey_server.domain.tenants.ports import Transaction
 from latchkey_server.domain.validation import NAME_MAX, Violations, check_text
@@ -106,12 +106,12 @@ async def _visible(tx: Transaction, caller: Caller, api_id: UUID, etag: str = ""
 
 
 def _effects(action: str, before: Api | None, after: Api | None, api: Api) -> Effects:
-    return effects_of(action, Change(ChangeKind.API_CHANGED, api.api_id), before, after, keep_api(api))
+    return effects_of(action, Change(ChangeKind.API_CHANGED, api.api_id), before, after, api_json(api))
 
 
 def _view(caller: Caller) -> View[Transaction, Api]:
     async def view(_tx: Transaction, _now: datetime, outcome: Json) -> Api:
-        api = kept_api(outcome)
+        api = api_of(outcome)
         if not caller.covers_api(api.api_id):
             raise errors.ApiNotFound(ids.format_id(ids.API, api.api_id))
         return api

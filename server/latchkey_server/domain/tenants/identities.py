@@ -10,7 +10,7 @@ from latchkey_server.domain.access.roles import require_unbound
 from latchkey_server.domain.model import Caller, Change, ChangeKind, Identity, Json, RateLimit, etag_of
 from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
-from latchkey_server.domain.replays import keep_identity, kept_identity
+from latchkey_server.domain.replays import identity_json, identity_of
 from latchkey_server.domain.store import Store
 from latchkey_server.domain.tenants.ports import Transaction
 from latchkey_server.domain.validation import (
@@ -138,11 +138,11 @@ def _with_fields(identity: Identity, fields: IdentityFields, found: Violations) 
 
 def _effects(action: str, before: Identity | None, after: Identity | None, identity: Identity) -> Effects:
     change = Change(ChangeKind.IDENTITY_CHANGED, identity.identity_id)
-    return effects_of(action, change, before, after, keep_identity(identity))
+    return effects_of(action, change, before, after, identity_json(identity))
 
 
 async def _view(_tx: Transaction, _now: datetime, outcome: Json) -> Identity:
-    return kept_identity(outcome)
+    return identity_of(outcome)
 
 
 async def _find(tx: Transaction, workspace_id: UUID, name: Name) -> Identity | None:

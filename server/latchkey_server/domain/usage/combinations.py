@@ -41,22 +41,24 @@ def admitted(known: set[C], wanted: Iterable[C], most: int = COMBINATIONS_MAX) -
 def undecided(wanted: Wanted[C], remembered: Mapping[KeyDay, set[C]]) -> list[KeyDay]:
     """Return the keys and days of which some combination is not known to be kept apart, nor known to be beyond."""
     return [
-        place
-        for place, combinations in wanted.items()
-        if len(remembered[place]) < COMBINATIONS_MAX and not combinations.keys() <= remembered[place]
+        key_day
+        for key_day, combinations in wanted.items()
+        if len(remembered[key_day]) < COMBINATIONS_MAX and not combinations.keys() <= remembered[key_day]
     ]
 
 
 def contended(wanted: Wanted[C], found: Mapping[KeyDay, set[C]]) -> list[KeyDay]:
     """Return the keys and days of ``found`` that come near the bound: others may be admitting combinations just now."""
     return [
-        place for place, known in found.items() if len(admitted(known, wanted[place])) > max(ALONE_FROM, len(known))
+        key_day
+        for key_day, known in found.items()
+        if len(admitted(known, wanted[key_day])) > max(ALONE_FROM, len(known))
     ]
 
 
-def bounded(wanted: Wanted[C], kept_apart: Mapping[KeyDay, set[C]]) -> dict[KeyDay, set[C]]:
+def bounded(wanted: Wanted[C], tracked: Mapping[KeyDay, set[C]]) -> dict[KeyDay, set[C]]:
     """Return those of the keys and days of which not everything wanted is kept apart."""
-    return {place: kept for place, kept in kept_apart.items() if not wanted[place].keys() <= kept}
+    return {key_day: kept for key_day, kept in tracked.items() if not wanted[key_day].keys() <= kept}
 
 
 Lock = Callable[[UUID, Sequence[UUID]], Awaitable[None]]
@@ -71,9 +73,9 @@ class CombinationMemory(Generic[C]):
         self._number = 0
         self._known: dict[tuple[UUID, KeyDay], set[C]] = {}
 
-    def of(self, workspace_id: UUID, places: Iterable[KeyDay]) -> dict[KeyDay, set[C]]:
+    def of(self, workspace_id: UUID, key_days: Iterable[KeyDay]) -> dict[KeyDay, set[C]]:
         """Return what is remembered of each key and day."""
-        return {place: self._known.get((workspace_id, place), set()) for place in places}
+        return {key_day: self._known.get((workspace_id, key_day), set()) for key_day in key_days}
 
     async def admit(
         self, workspace_id: UUID, wanted: Wanted[C], look_up: LookUp[C], lock: Lock
@@ -89,15 +91,15 @@ class CombinationMemory(Generic[C]):
         if near := contended(wanted, found):
             await lock(workspace_id, sorted({key_id for key_id, _ in near}))
             found |= await look_up(workspace_id, near)
-        full = {place: known for place, known in remembered.items() if len(known) >= COMBINATIONS_MAX}
-        return full | {place: admitted(known, wanted[place]) for place, known in found.items()}
+        full = {key_day: known for key_day, known in remembered.items() if len(known) >= COMBINATIONS_MAX}
+        return full | {key_day: admitted(known, wanted[key_day]) for key_day, known in found.items()}
 
-    def remember(self, workspace_id: UUID, kept_apart: Mapping[KeyDay, set[C]]) -> None:
+    def remember(self, workspace_id: UUID, tracked: Mapping[KeyDay, set[C]]) -> None:
         """Remember what was committed."""
-        for place, combinations in kept_apart.items():
-            known = self._known.get((workspace_id, place))
+        for key_day, combinations in tracked.items():
+            known = self._known.get((workspace_id, key_day))
             self._number += len(combinations) - len(known or ())
-            self._known[workspace_id, place] = combinations
+            self._known[workspace_id, key_day] = combinations
         if self._number > self._most:
             self._known.clear()
             self._number = 0

@@ -24,9 +24,9 @@ from latchkey_server.domain.validation import Violations, check_count
 class UsageQueries:
     """Answers questions about usage, in the caller's workspace and apis only."""
 
-    def __init__(self, store: Store[Transaction], shares: ReportConcurrency, clock: Clock) -> None:
+    def __init__(self, store: Store[Transaction], concurrency: ReportConcurrency, clock: Clock) -> None:
         self._store = store
-        self._shares = shares
+        self._concurrency = concurrency
         self._clock = clock
 
     async def report(self, caller: Caller, request: UsageRequest, size: int, cursor: str | None) -> UsageReport:
@@ -39,10 +39,10 @@ class UsageQueries:
                 return UsageReport(as_of=self._clock())
             return await tx.usage.report(caller.workspace_id, replace(query, wanted=bound), request.order_by)
 
-        async with self._shares.one(caller.workspace_id):
+        async with self._concurrency.one(caller.workspace_id):
             report = await self._store.read(work)
         # No row can hold more of anything than the whole.
-        report.totals.require_told()
+        report.totals.require_in_range()
         return report
 
     async def events(self, caller: Caller, asked: EventPage, cursor: str | None) -> Page[UsageRecord]:
@@ -63,7 +63,7 @@ class UsageQueries:
             ]
             return Page(shown, shown[-1].cursor if len(found) > asked.limit else None, lambda record: record.cursor)
 
-        async with self._shares.one(caller.workspace_id):
+        async with self._concurrency.one(caller.workspace_id):
             return await self._store.read(work)
 
 

@@ -68,14 +68,14 @@ class UsageRecorder:
             new, results = await _claim(tx, workspace_id, sorted_out)
             summed = sum_up(new)
             wanted = wanted_combinations(summed, keys)
-            kept_apart = await self._combinations.admit(workspace_id, wanted, tx.usage.combinations, tx.usage.lock_keys)
+            tracked = await self._combinations.admit(workspace_id, wanted, tx.usage.combinations, tx.usage.lock_keys)
             await tx.usage.insert(workspace_id, new, now)
-            await tx.usage.roll_up(workspace_id, roll_up(summed, keys, bounded(wanted, kept_apart)))
-            return results, kept_apart
+            await tx.usage.roll_up(workspace_id, roll_up(summed, keys, bounded(wanted, tracked)))
+            return results, tracked
 
-        results, kept_apart = await unfenced(lambda: self._store.write(work))
+        results, tracked = await unfenced(lambda: self._store.write(work))
         # Known only now: what is rolled back was never kept apart.
-        self._combinations.remember(workspace_id, kept_apart)
+        self._combinations.remember(workspace_id, tracked)
         return results
 
 

@@ -10,7 +10,7 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.reporting.request import ReportKey, ReportQuery, ReportRequest, ReportRow
 from latchkey_server.domain.usage.event import UsageEvent, UsageType
 
-COUNT_TOLD_MAX = 2**63 - 1
+SUM_MAX = 2**63 - 1
 
 
 class UsageDimension(enum.IntEnum):
@@ -63,7 +63,7 @@ class Measures:
     output_tokens: int = 0
     cached_tokens: int = 0
 
-    def require_told(self) -> None:
+    def require_in_range(self) -> None:
         """Raise SumOutOfRange for a count beyond int64; money travels as whole dollars and has room for all of it."""
         counts = {
             "requests": self.requests,
@@ -73,7 +73,7 @@ class Measures:
             "total_tokens": self.input_tokens + self.output_tokens,
         }
         for measure, count in counts.items():
-            if count > COUNT_TOLD_MAX:
+            if count > SUM_MAX:
                 raise errors.SumOutOfRange(measure)
 
 

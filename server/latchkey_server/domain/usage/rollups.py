@@ -32,7 +32,7 @@ class KeyFacts(NamedTuple):
 
     api_id: UUID
     member: str
-    folded_environment: str
+    attributed_environment: str
     """The label under which its usage is summed until upkeep moves it."""
 
 
@@ -58,7 +58,7 @@ class LabelQuarter(NamedTuple):
     """What events add to a label in a quarter of an hour; money in nano-dollars."""
 
     quarter: datetime
-    folded_environment: str
+    attributed_environment: str
     api_id: UUID
     model: str
     task: str
@@ -89,19 +89,19 @@ Flat, and a number rather than an id: ids are hashed and compared in Python, whi
 """
 
 Summed = dict[SumKey, list[int]]
-"""The seven sums of events by place."""
+"""The seven sums of events by group."""
 
 P = TypeVar("P")
 
 
 def sum_up(events: Iterable[StoredEvent]) -> Summed:
-    """Return the sums of events by place."""
+    """Return the sums of events by group."""
     summed: Summed = {}
     for event, _, _, member, requests in events:
-        place = (event.key_id.int, quarter_of(event.occurred_time), member, event.model, event.task)
-        sums = summed.get(place)
+        group = (event.key_id.int, quarter_of(event.occurred_time), member, event.model, event.task)
+        sums = summed.get(group)
         if sums is None:
-            sums = summed[place] = [0] * 7
+            sums = summed[group] = [0] * 7
         sums[0] += 1
         sums[1 if event.type is UsageType.CONSUME else 2] += event.cost
         sums[3] += requests
@@ -116,8 +116,8 @@ def wanted_combinations(summed: Summed, key_ids: Iterable[UUID]) -> dict[KeyDay,
     by_number = {key_id.int: key_id for key_id in key_ids}
     wanted: dict[KeyDay, dict[UsageCombination, None]] = {}
     for number, quarter, member, model, task in summed:
-        place = (by_number[number], quarter.date())
-        wanted.setdefault(place, {})[UsageCombination(member, model, task)] = None
+        group = (by_number[number], quarter.date())
+        wanted.setdefault(group, {})[UsageCombination(member, model, task)] = None
     return wanted
 
 
@@ -125,24 +125,24 @@ def roll_up(summed: Summed, keys: Mapping[UUID, KeyFacts], bounded: Bounded) -> 
     """Return what the sums add; ``keys`` knows each of their keys."""
     by_number = {key_id.int: (key_id, facts) for key_id, facts in keys.items()}
     by_label: dict[tuple[datetime, str, UUID, str, str, bool], list[int]] = {}
-    by_key = _folded(summed, by_number, bounded)
+    by_key = _within_bound(summed, by_number, bounded)
     for (number, quarter, _, model, task, other), sums in by_key.items():
         facts = by_number[number][1]
-        _add(by_label, (quarter, facts.folded_environment, facts.api_id, model, task, other), sums)
+        _add(by_label, (quarter, facts.attributed_environment, facts.api_id, model, task, other), sums)
     return RollUps(
-        [KeyQuarter(by_number[place[0]][0], *place[1:], *sums) for place, sums in sorted(by_key.items())],
-        [LabelQuarter(*place, *sums) for place, sums in sorted(by_label.items())],
+        [KeyQuarter(by_number[group[0]][0], *group[1:], *sums) for group, sums in sorted(by_key.items())],
+        [LabelQuarter(*group, *sums) for group, sums in sorted(by_label.items())],
     )
 
 
-_Folded = dict[tuple[int, datetime, str, str, str, bool], list[int]]
+_Bounded = dict[tuple[int, datetime, str, str, str, bool], list[int]]
 
 
-def _folded(summed: Summed, by_number: Mapping[int, tuple[UUID, KeyFacts]], bounded: Bounded) -> _Folded:
+def _within_bound(summed: Summed, by_number: Mapping[int, tuple[UUID, KeyFacts]], bounded: Bounded) -> _Bounded:
     """Return the sums with what is beyond the bound as ``other``."""
     if not bounded:
-        return {(*place, False): sums for place, sums in summed.items()}
-    by_key: _Folded = {}
+        return {(*group, False): sums for group, sums in summed.items()}
+    by_key: _Bounded = {}
     for (number, quarter, member, model, task), sums in summed.items():
         kept = bounded.get((by_number[number][0], quarter.date()))
         combination = UsageCombination(member, model, task)
@@ -152,10 +152,10 @@ def _folded(summed: Summed, by_number: Mapping[int, tuple[UUID, KeyFacts]], boun
     return by_key
 
 
-def _add(into: dict[P, list[int]], place: P, sums: list[int]) -> None:
-    total = into.get(place)
+def _add(into: dict[P, list[int]], group: P, sums: list[int]) -> None:
+    total = into.get(group)
     if total is None:
-        into[place] = sums.copy()
+        into[group] = sums.copy()
     else:
         for at, added in enumerate(sums):
             total[at] += added

@@ -127,7 +127,7 @@ class Record(Confirmed):
     """Where transport keeps further ones, a few."""
     footprint: int = field(default=0, init=False, compare=False, repr=False)
     """The bytes that a cache has counted for it."""
-    kept: bool = field(default=False, init=False, compare=False, repr=False)
+    cached: bool = field(default=False, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.ratelimits = _ratelimits(self.key, self.identity)

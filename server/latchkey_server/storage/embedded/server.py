@@ -43,7 +43,7 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "max_connections": "100",
-    # Twice the default: reports read a month of hundreds of retagged keys again and again, until those are folded.
+    # Twice the default: reports read a month of hundreds of retagged keys again and again, until those are attributed.
     "shared_buffers": "256MB",
     "min_wal_size": "80MB",
     "max_wal_size": "512MB",

@@ -38,7 +38,7 @@ KEY_COLUMNS = (
     Column("name", lambda key: key.fields.name),
     Column("environment", lambda key: key.fields.environment),
     # A new key's usage is summed under the label that it begins with; from then on this column is upkeep's.
-    Column("folded_environment", lambda key: key.fields.environment, fixed=True),
+    Column("attributed_environment", lambda key: key.fields.environment, fixed=True),
     Column("enabled", lambda key: key.fields.enabled),
     Column("expire_time", lambda key: key.fields.expire_time),
     Column("not_before_time", lambda key: key.fields.not_before_time),

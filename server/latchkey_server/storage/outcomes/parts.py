@@ -1,8 +1,8 @@
 """Where reports on verifications read from: counts by key or by label, as SQL.
 
 By label is enough where nothing is asked of single keys: a few rows a quarter of an hour, however many keys there are.
-Keys whose label has changed since they were folded are moved on the way: their counts are added under their label of
-now and subtracted where they are folded, so that a report follows the label at once.
+Keys whose label has changed since they were attributed are moved on the way: their counts are added under their label
+of now and subtracted where they are attributed, so that a report follows the label at once.
 """
 
 from collections.abc import Sequence
@@ -61,15 +61,15 @@ def part_by_label(query: VerificationQuery, where: Conditions, moved: Sequence[R
     """
     span = _Span(query, where)
     no_api = f"{where.bind(NO_API)}::uuid"
-    folded = (
+    by_label = (
         f"SELECT {span.bucket('v.quarter')} AS bucket, "
         f"CASE WHEN v.api_id <> {no_api} THEN v.environment END AS environment, "
         f"nullif(v.api_id, {no_api}) AS api_id, {_COUNTED}, v.verifications "
         f"FROM verification_label_quarter v WHERE {span.within}"
     )
     if not moved:
-        return f"part AS ({folded})"
-    grouped = f"bucket, environment, folded_environment, api_id, {_NAMES}"
+        return f"part AS ({by_label})"
+    grouped = f"bucket, environment, attributed_environment, api_id, {_NAMES}"
     return f"""
         {moved_keys(where, moved)}, moved_part AS MATERIALIZED (
             SELECT {grouped}, sum(verifications)::bigint AS verifications
@@ -78,11 +78,11 @@ def part_by_label(query: VerificationQuery, where: Conditions, moved: Sequence[R
                 WHERE {span.within} AND v.key_id = moved.key_id OFFSET 0
             ) AS counted GROUP BY {grouped}
         ), part AS (
-            {folded}
+            {by_label}
             UNION ALL
             SELECT bucket, environment, api_id, {_NAMES}, verifications FROM moved_part
             UNION ALL
-            SELECT bucket, folded_environment, api_id, {_NAMES}, -verifications FROM moved_part
+            SELECT bucket, attributed_environment, api_id, {_NAMES}, -verifications FROM moved_part
         )
     """
 

@@ -11,9 +11,9 @@ from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.usage.fence import alone
 
 _WITHIN = "workspace_id = $1 AND quarter >= $2 AND quarter < $3"
-_PLACE = "quarter, environment, api_id, code, management_key_id, model, tag, tagged, prefix, other"
+_GROUP = "quarter, environment, api_id, code, management_key_id, model, tag, tagged, prefix, other"
 _SUMMED = f"""
-    SELECT v.quarter, coalesce(k.folded_environment, '') AS environment, coalesce(k.api_id, '{NO_API}') AS api_id,
+    SELECT v.quarter, coalesce(k.attributed_environment, '') AS environment, coalesce(k.api_id, '{NO_API}') AS api_id,
         v.code, v.management_key_id, v.model, v.tag, v.tagged, v.prefix, v.other,
         sum(v.verifications)::bigint AS verifications
     FROM (SELECT * FROM verification_key_quarter WHERE {_WITHIN}) AS v
@@ -22,12 +22,12 @@ _SUMMED = f"""
 """
 _DIFFERENCES = f"""
     SELECT count(*) FROM ({_SUMMED}) AS a
-    FULL JOIN (SELECT {_PLACE}, verifications FROM verification_label_quarter WHERE {_WITHIN}) AS b USING ({_PLACE})
+    FULL JOIN (SELECT {_GROUP}, verifications FROM verification_label_quarter WHERE {_WITHIN}) AS b USING ({_GROUP})
     WHERE a.verifications IS DISTINCT FROM b.verifications
 """
 _REMOVE = f"DELETE FROM verification_label_quarter WHERE {_WITHIN}"
 _PUT = (
-    f"INSERT INTO verification_label_quarter (workspace_id, {_PLACE}, verifications) SELECT $1, * FROM ({_SUMMED}) AS s"
+    f"INSERT INTO verification_label_quarter (workspace_id, {_GROUP}, verifications) SELECT $1, * FROM ({_SUMMED}) AS s"
 )
 _SPAN = """
     SELECT min(first) AS first, max(last) AS last FROM (

@@ -1,4 +1,4 @@
-"""Keys whose label has changed since they were folded: what reports by label correct for on the way."""
+"""Keys whose label has changed since they were attributed: what reports by label correct for on the way."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,19 +9,19 @@ from latchkey_server.storage.sql import Conditions
 
 
 class Retagged(NamedTuple):
-    """A key, its label of now, the label that it is folded under, and its api."""
+    """A key, its label of now, the label that it is attributed under, and its api."""
 
     key_id: UUID
     environment: str
-    folded_environment: str
+    attributed_environment: str
     api_id: UUID
 
 
 async def retagged_keys(connection: Connection, workspace_id: UUID) -> list[Retagged]:
     """Return such keys of a workspace, in the snapshot of the open transaction."""
     rows = await connection.fetch(
-        "SELECT key_id, environment, folded_environment, api_id FROM key "
-        "WHERE workspace_id = $1 AND environment <> folded_environment",
+        "SELECT key_id, environment, attributed_environment, api_id FROM key "
+        "WHERE workspace_id = $1 AND environment <> attributed_environment",
         workspace_id,
     )
     return [Retagged(*row) for row in rows]
@@ -34,8 +34,8 @@ def moved_keys(where: Conditions, keys: Sequence[Retagged]) -> str:
     for a few sorts a hundred thousand rows to sum them up.
     """
     columns = map(list, zip(*keys, strict=True))
-    key_ids, environments, folded_environments, api_ids = (where.bind(column) for column in columns)
+    key_ids, environments, attributed, api_ids = (where.bind(column) for column in columns)
     return (
         f"moved AS MATERIALIZED (SELECT * FROM unnest({key_ids}::uuid[], {environments}::text[], "
-        f"{folded_environments}::text[], {api_ids}::uuid[]) AS k(key_id, environment, folded_environment, api_id))"
+        f"{attributed}::text[], {api_ids}::uuid[]) AS k(key_id, environment, attributed_environment, api_id))"
     )

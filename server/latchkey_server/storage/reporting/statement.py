@@ -54,21 +54,21 @@ def paged(where: Conditions, parts: str, grouped: str, paging: Paging) -> str:
     """
     names, sums = paging.names, paging.sums
     summed = [f"sum({name}) AS {name}" for name in sums]
-    place = _listed("bucket", "rest", f"{paging.order} DESC", *names)
+    position = _listed("bucket", "rest", f"{paging.order} DESC", *names)
     return (
-        f"WITH {parts}, grouped AS MATERIALIZED ({grouped}), {_folded(where, paging)}, page AS ("
-        f"SELECT {_listed('bucket', 'rest', *names, *summed)}, row_number() OVER (ORDER BY {place}) AS place "
-        f"FROM folded GROUP BY {_listed('bucket', 'rest', *names)} ORDER BY place "
+        f"WITH {parts}, grouped AS MATERIALIZED ({grouped}), {_within_top(where, paging)}, page AS ("
+        f"SELECT {_listed('bucket', 'rest', *names, *summed)}, row_number() OVER (ORDER BY {position}) AS position "
+        f"FROM shown GROUP BY {_listed('bucket', 'rest', *names)} ORDER BY position "
         f"LIMIT {where.bind(paging.limit + 1)} OFFSET {where.bind(paging.offset)}"
-        f") SELECT 0 AS place, now() AS as_of, totals.*, NULL AS bucket, false AS rest"
+        f") SELECT 0 AS position, now() AS as_of, totals.*, NULL AS bucket, false AS rest"
         f"{''.join(f', NULL AS {name}' for name in names)} FROM (SELECT {_listed(*summed)} FROM grouped) AS totals "
-        f"UNION ALL SELECT place, NULL, {_listed(*sums, 'bucket', 'rest', *names)} FROM page ORDER BY place"
+        f"UNION ALL SELECT position, NULL, {_listed(*sums, 'bucket', 'rest', *names)} FROM page ORDER BY position"
     )
 
 
-def _folded(where: Conditions, paging: Paging) -> str:
+def _within_top(where: Conditions, paging: Paging) -> str:
     if not paging.top:
-        return f"folded AS (SELECT {_listed('bucket', 'false AS rest', *paging.names, *paging.sums)} FROM grouped)"
+        return f"shown AS (SELECT {_listed('bucket', 'false AS rest', *paging.names, *paging.sums)} FROM grouped)"
     groups = f"PARTITION BY {_listed(*paging.names)}"
     shown = [f"CASE WHEN NOT rest THEN {name} END AS {name}" for name in paging.names]
     # Windows rather than a join of groups with themselves: a group may be NULL, which no hash would find again.
@@ -76,7 +76,7 @@ def _folded(where: Conditions, paging: Paging) -> str:
         f"summed AS (SELECT *, {paging.order} OVER ({groups}) AS total FROM grouped), "
         f"ranked AS (SELECT *, dense_rank() OVER (ORDER BY {_listed('total DESC', *paging.names)}) > "
         f"{where.bind(paging.top)} AS rest FROM summed), "
-        f"folded AS (SELECT {_listed('bucket', 'rest', *shown, *paging.sums)} FROM ranked)"
+        f"shown AS (SELECT {_listed('bucket', 'rest', *shown, *paging.sums)} FROM ranked)"
     )
 
 

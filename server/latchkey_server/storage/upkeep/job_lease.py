@@ -24,7 +24,7 @@ class JobLease:
         """Take the lease, or keep it; False while another one holds it, or when it was done less than ``every`` ago."""
         async with self._database.connection() as connection:
             taken = await connection.fetchval(
-                "INSERT INTO lease AS l (name, holder, end_time) VALUES ($1, $2, now() + $3) "
+                "INSERT INTO job_lease AS l (name, holder, end_time) VALUES ($1, $2, now() + $3) "
                 "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, end_time = excluded.end_time "
                 "WHERE l.holder = excluded.holder "
                 "OR (l.end_time < now() AND (l.done_time IS NULL OR l.done_time <= now() - $4::interval)) "
@@ -40,7 +40,7 @@ class JobLease:
         """End the lease at once, and tell whether it is done."""
         async with self._database.connection() as connection:
             await connection.execute(
-                "UPDATE lease SET holder = '', end_time = '-infinity', "
+                "UPDATE job_lease SET holder = '', end_time = '-infinity', "
                 "done_time = CASE WHEN $3 THEN now() ELSE done_time END WHERE name = $1 AND holder = $2",
                 self._name,
                 self._holder,

@@ -1,4 +1,4 @@
-"""Upkeep of the database: partitions ahead, what is past its time away, days that are over packed, labels folded.
+"""Upkeep of the database: partitions ahead, what is past its time away, days that are over packed, labels reattributed.
 
 Every step works in portions, each a short transaction, and may be cut short anywhere: the next run goes on from there.
 """
@@ -16,8 +16,8 @@ import structlog
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.storage.database import CONFLICTS, Database
 from latchkey_server.storage.outcomes.retention import forget_counts
-from latchkey_server.storage.upkeep.folding import fold_some, retagged_workspaces
 from latchkey_server.storage.upkeep.pruning import prune
+from latchkey_server.storage.upkeep.reattribution import reattribute_some, retagged_workspaces
 from latchkey_server.storage.usage.packing import over_before, pack_some
 from latchkey_server.storage.usage.partitions import ensure_partitions
 from latchkey_server.storage.usage.retention import (
@@ -60,7 +60,7 @@ class UpkeepResult:
     counts_forgotten: int = 0
     rows_pruned: int = 0
     portions_packed: int = 0
-    keys_folded: int = 0
+    keys_reattributed: int = 0
     failures: int = 0
 
 
@@ -93,13 +93,13 @@ class Maintenance:
         for row in rows:
             for step in (self._drop_stranded, self._forget, self._forget_counts, self._pack):
                 await self._attempt(step, row["workspace_id"])
-        await self.fold()
+        await self.reattribute()
         return self.done
 
-    async def fold(self) -> None:
+    async def reattribute(self) -> None:
         """Move what retagged keys used to their labels of now."""
         for workspace_id in await retagged_workspaces(self._database):
-            await self._attempt(self._fold, workspace_id)
+            await self._attempt(self._reattribute, workspace_id)
 
     async def _attempt(self, step: Callable[[UUID], Awaitable[None]], workspace_id: UUID) -> None:
         try:
@@ -110,12 +110,12 @@ class Maintenance:
             self.done.failures += 1
             log.error("upkeep failed", step=step.__name__, workspace=str(workspace_id), error=type(error).__qualname__)
 
-    async def _fold(self, workspace_id: UUID) -> None:
+    async def _reattribute(self, workspace_id: UUID) -> None:
         while True:
             begun = time.monotonic()
-            folded = await self._portion(fold_some, workspace_id)
-            self.done.keys_folded += folded
-            if not folded:
+            moved = await self._portion(reattribute_some, workspace_id)
+            self.done.keys_reattributed += moved
+            if not moved:
                 return
             # As long for those who record as for us.
             await asyncio.sleep(time.monotonic() - begun)

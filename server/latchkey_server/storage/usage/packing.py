@@ -19,7 +19,7 @@ _SETTLED = timedelta(hours=1)
 
 _DAY = "(quarter AT TIME ZONE 'UTC')::date"
 _INDEX = "(extract(epoch FROM quarter - date_trunc('day', quarter, 'UTC')) / 900)::smallint"
-_PLACE = f"key_id, day, {TEXTS}"
+_GROUP = f"key_id, day, {TEXTS}"
 
 # What is kept of a day already is taken out of its running sums again, joined by what came late, and summed anew.
 _PACK = f"""
@@ -28,29 +28,29 @@ _PACK = f"""
         WHERE workspace_id = $1 AND key_id > $2 AND key_id <= $3 AND quarter < $4
         RETURNING key_id, {_DAY} AS day, {_INDEX} AS at, {TEXTS}, {NAMES}
     ), days AS (
-        SELECT {_PLACE}, {SUMMED} FROM gone GROUP BY {_PLACE}
+        SELECT {_GROUP}, {SUMMED} FROM gone GROUP BY {_GROUP}
     ), whole AS (
-        INSERT INTO usage_key_day AS r (workspace_id, {_PLACE}, {NAMES})
-        SELECT $1, {_PLACE}, {NAMES} FROM days
-        ON CONFLICT (workspace_id, {_PLACE}) DO UPDATE SET {ADDED}
+        INSERT INTO usage_key_day AS r (workspace_id, {_GROUP}, {NAMES})
+        SELECT $1, {_GROUP}, {NAMES} FROM days
+        ON CONFLICT (workspace_id, {_GROUP}) DO UPDATE SET {ADDED}
     ), lives AS (
         INSERT INTO usage_key_total AS r (workspace_id, key_id, {NAMES})
         SELECT $1, key_id, {SUMMED} FROM days GROUP BY key_id
         ON CONFLICT (workspace_id, key_id) DO UPDATE SET {ADDED}
     ), kept AS (
-        {unpacked(f"{_PLACE}, u.at", f"workspace_id = $1 AND ({_PLACE}) IN (SELECT {_PLACE} FROM days)")}
+        {unpacked(f"{_GROUP}, u.at", f"workspace_id = $1 AND ({_GROUP}) IN (SELECT {_GROUP} FROM days)")}
     ), quarters AS (
-        SELECT {_PLACE}, at, {SUMMED}
-        FROM (SELECT {_PLACE}, at, {NAMES} FROM gone UNION ALL SELECT {_PLACE}, at, {NAMES} FROM kept) AS both_of
-        GROUP BY {_PLACE}, at
+        SELECT {_GROUP}, at, {SUMMED}
+        FROM (SELECT {_GROUP}, at, {NAMES} FROM gone UNION ALL SELECT {_GROUP}, at, {NAMES} FROM kept) AS both_of
+        GROUP BY {_GROUP}, at
     ), running AS (
-        SELECT {_PLACE}, at, {each(lambda name: f"sum({name}) OVER upto AS {name}")} FROM quarters
-        WINDOW upto AS (PARTITION BY {_PLACE} ORDER BY at)
+        SELECT {_GROUP}, at, {each(lambda name: f"sum({name}) OVER upto AS {name}")} FROM quarters
+        WINDOW upto AS (PARTITION BY {_GROUP} ORDER BY at)
     ), packed AS (
-        INSERT INTO usage_key_day_running (workspace_id, {_PLACE}, quarters, {NAMES})
-        SELECT $1, {_PLACE}, array_agg(at ORDER BY at), {each(lambda name: f"array_agg({name} ORDER BY at)")}
-        FROM running GROUP BY {_PLACE}
-        ON CONFLICT (workspace_id, {_PLACE})
+        INSERT INTO usage_key_day_running (workspace_id, {_GROUP}, quarters, {NAMES})
+        SELECT $1, {_GROUP}, array_agg(at ORDER BY at), {each(lambda name: f"array_agg({name} ORDER BY at)")}
+        FROM running GROUP BY {_GROUP}
+        ON CONFLICT (workspace_id, {_GROUP})
         DO UPDATE SET quarters = excluded.quarters, {each(lambda name: f"{name} = excluded.{name}")}
     )
     SELECT count(*) FROM gone

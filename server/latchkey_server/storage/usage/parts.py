@@ -1,8 +1,8 @@
 """Where reports on usage read from: parts of buckets, by key or by label, as SQL.
 
 By label is enough where nothing is asked of single keys: a few rows a quarter of an hour, however many keys and events
-there are. Keys whose label has changed since their usage was folded are moved on the way: what they used is added under
-their label of now and subtracted where it is folded, so that a report follows the label at once.
+there are. Keys whose label has changed since their usage was attributed are moved on the way: what they used is added
+under their label of now and subtracted where it is attributed, so that a report follows the label at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from latchkey_server.storage.reporting.statement import Span
 from latchkey_server.storage.sql import Conditions, asked_labels
 from latchkey_server.storage.usage.columns import NAMES, SUMMED, TEXTS, each
 
-_BOTH_LABELS = "environment, folded_environment, api_id"
+_BOTH_LABELS = "environment, attributed_environment, api_id"
 
 _OF_KEYS = frozenset({UsageDimension.KEY, UsageDimension.MEMBER, UsageDimension.IDENTITY})
 
@@ -34,22 +34,22 @@ def asks_about_labels(query: UsageQuery) -> bool:
 def parts_by_label(query: UsageQuery, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``part`` with bucket, environment, api_id and the rest.
 
-    ``moved`` are the keys that are folded under another label than that of now.
+    ``moved`` are the keys that are attributed under another label than that of now.
     """
     span = Span(query.buckets, where)
-    folded = f"""
+    by_label = f"""
         SELECT {span.bucket("quarter")} AS bucket, environment, api_id, model, task, other, {NAMES}
         FROM usage_label_quarter WHERE workspace_id = $1 AND quarter >= {span.start} AND quarter < {span.end}
     """
     if not moved:
-        return f"part AS ({folded})"
+        return f"part AS ({by_label})"
     return f"""
         {_moved_part(query, span, where, moved)}, part AS (
-            {folded}
+            {by_label}
             UNION ALL
             SELECT bucket, environment, api_id, model, task, other, {NAMES} FROM moved_part
             UNION ALL
-            SELECT bucket, folded_environment, api_id, model, task, other, {each("-{}".format)} FROM moved_part
+            SELECT bucket, attributed_environment, api_id, model, task, other, {each("-{}".format)} FROM moved_part
         )
     """
 

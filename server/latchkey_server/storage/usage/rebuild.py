@@ -18,11 +18,11 @@ _WITHIN = (
     "AND {time} < ($2::date + 1)::timestamp AT TIME ZONE 'UTC'"
 )
 _CONSUMED = f"e.type = {int(UsageType.CONSUME)}"
-_KEY_PLACE = f"key_id, quarter, {TEXTS}"
-_LABEL_PLACE = "quarter, environment, api_id, model, task, other"
+_KEY_GROUP = f"key_id, quarter, {TEXTS}"
+_LABEL_GROUP = "quarter, environment, api_id, model, task, other"
 
 _KEPT = f"""
-    SELECT {_KEY_PLACE}, {NAMES} FROM usage_key_quarter WHERE {_WITHIN.format(time="quarter")}
+    SELECT {_KEY_GROUP}, {NAMES} FROM usage_key_quarter WHERE {_WITHIN.format(time="quarter")}
     UNION ALL
     {unpacked(f"key_id, {QUARTER_OF_DAY}, {TEXTS}", "workspace_id = $1 AND day = $2")}
 """
@@ -51,7 +51,7 @@ _RECOMPUTE = f"""
     FROM placed e GROUP BY 1, 2, 3, 4, 5, 6
 """
 _BY_LABEL = f"""
-    SELECT r.quarter, k.folded_environment AS environment, k.api_id, r.model, r.task, r.other,
+    SELECT r.quarter, k.attributed_environment AS environment, k.api_id, r.model, r.task, r.other,
         {each(lambda name: f"sum(r.{name}) AS {name}")}
     FROM recomputed r JOIN key k ON k.workspace_id = $1 AND k.key_id = r.key_id GROUP BY 1, 2, 3, 4, 5, 6
 """
@@ -64,14 +64,14 @@ def _count_differences(place: str, recomputed: str, kept: str) -> str:
 
 _DIFFERENCES = {
     "by key": _count_differences(
-        _KEY_PLACE,
+        _KEY_GROUP,
         "SELECT * FROM recomputed WHERE $1::uuid IS NOT NULL AND $2::date IS NOT NULL",
-        f"SELECT {_KEY_PLACE}, {SUMMED} FROM ({_KEPT}) AS kept GROUP BY {_KEY_PLACE}",
+        f"SELECT {_KEY_GROUP}, {SUMMED} FROM ({_KEPT}) AS kept GROUP BY {_KEY_GROUP}",
     ),
     "by label": _count_differences(
-        _LABEL_PLACE,
+        _LABEL_GROUP,
         _BY_LABEL,
-        f"SELECT {_LABEL_PLACE}, {NAMES} FROM usage_label_quarter "
+        f"SELECT {_LABEL_GROUP}, {NAMES} FROM usage_label_quarter "
         f"WHERE {_WITHIN.format(time='quarter')} AND events <> 0",
     ),
     "by day": _count_differences(
@@ -101,9 +101,9 @@ _REMOVE = (
     f"DELETE FROM usage_label_quarter WHERE {_WITHIN.format(time='quarter')}",
 )
 _PUT = (
-    f"INSERT INTO usage_key_quarter (workspace_id, {_KEY_PLACE}, {NAMES}) SELECT $1, {_KEY_PLACE}, {NAMES} "
+    f"INSERT INTO usage_key_quarter (workspace_id, {_KEY_GROUP}, {NAMES}) SELECT $1, {_KEY_GROUP}, {NAMES} "
     "FROM recomputed",
-    f"INSERT INTO usage_label_quarter (workspace_id, {_LABEL_PLACE}, {NAMES}) SELECT $1, * FROM ({_BY_LABEL}) AS l",
+    f"INSERT INTO usage_label_quarter (workspace_id, {_LABEL_GROUP}, {NAMES}) SELECT $1, * FROM ({_BY_LABEL}) AS l",
 )
 
 

@@ -15,7 +15,7 @@ from latchkey_server.storage.usage.events import events
 from latchkey_server.storage.usage.fence import enter
 from latchkey_server.storage.usage.reports import report
 
-_KEY_PLACE = {
+_KEY_GROUP = {
     "key_id": "uuid",
     "quarter": "timestamptz",
     "member": "text",
@@ -23,7 +23,7 @@ _KEY_PLACE = {
     "task": "text",
     "other": "boolean",
 }
-_LABEL_PLACE = {
+_LABEL_GROUP = {
     "quarter": "timestamptz",
     "environment": "text",
     "api_id": "uuid",
@@ -89,11 +89,12 @@ class PostgresUsage:
 
     async def keys(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, KeyFacts]:
         rows = await self._connection.fetch(
-            "SELECT key_id, api_id, member, folded_environment FROM key WHERE workspace_id = $1 AND key_id = ANY($2)",
+            "SELECT key_id, api_id, member, attributed_environment FROM key "
+            "WHERE workspace_id = $1 AND key_id = ANY($2)",
             workspace_id,
             list(key_ids),
         )
-        return {row["key_id"]: KeyFacts(row["api_id"], row["member"], row["folded_environment"]) for row in rows}
+        return {row["key_id"]: KeyFacts(row["api_id"], row["member"], row["attributed_environment"]) for row in rows}
 
     async def known(self, workspace_id: UUID, id_hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
         rows = await self._connection.fetch(
@@ -138,9 +139,9 @@ class PostgresUsage:
         )
 
     async def roll_up(self, workspace_id: UUID, rollups: RollUps) -> None:
-        await self._add("usage_key_quarter", _KEY_PLACE, workspace_id, rollups.by_key)
+        await self._add("usage_key_quarter", _KEY_GROUP, workspace_id, rollups.by_key)
         # Last of all: whoever records for the same labels waits from here until we commit.
-        await self._add("usage_label_quarter", _LABEL_PLACE, workspace_id, rollups.by_label)
+        await self._add("usage_label_quarter", _LABEL_GROUP, workspace_id, rollups.by_label)
 
     async def _add(
         self, table: str, place: Mapping[str, str], workspace_id: UUID, rows: Sequence[KeyQuarter | LabelQuarter]

@@ -26,7 +26,7 @@ IDLE_SECONDS: Final = 60.0
 """How long a workspace of which nothing is kept is still followed: longer than any load that may be under way."""
 
 
-class Kept(Generic[V]):
+class CacheEntries(Generic[V]):
     """Entries by SHA-256, within bounds, that can be dropped by what they refer to."""
 
     def __init__(
@@ -55,15 +55,15 @@ class Kept(Generic[V]):
         self._entries[sha256] = value
         value.footprint = self._footprint(value)
         self.bytes += value.footprint
-        value.history.kept += 1
-        value.kept = True
+        value.history.entries += 1
+        value.cached = True
         for target in self._targets(value):
             _add(self._by_target, target, sha256)
         self._evict()
 
     def grow(self, value: V, more: int) -> None:
         """Count bytes that an entry has come to take, at the cost of the least recently used ones."""
-        if value.kept:
+        if value.cached:
             value.footprint += more
             self.bytes += more
             self._evict()
@@ -80,8 +80,8 @@ class Kept(Generic[V]):
 
     def _forget(self, sha256: bytes, value: V) -> None:
         self.bytes -= value.footprint
-        value.history.kept -= 1
-        value.kept = False
+        value.history.entries -= 1
+        value.cached = False
         if not value.history.dropped:
             _set_apart(value, value.history.revision, value.history.confirmed_at)
         for target in self._targets(value):
@@ -107,8 +107,8 @@ class KeyCache:
     """Records and credentials, the unknown secrets, and how far each workspace's changes are followed."""
 
     def __init__(self, keys_max: int, bytes_max: int) -> None:
-        self.records: Kept[Record] = Kept(keys_max, bytes_max, _record_targets, footprint)
-        self.credentials: Kept[Credential] = Kept(
+        self.records: CacheEntries[Record] = CacheEntries(keys_max, bytes_max, _record_targets, footprint)
+        self.credentials: CacheEntries[Credential] = CacheEntries(
             CREDENTIALS_MAX, bytes_max, lambda value: (value.management_key.management_key_id,), lambda _value: 1_500
         )
         self._unknown_keys: LRU[bytes, Instant] = LRU(UNKNOWN_MAX)
@@ -129,23 +129,23 @@ class KeyCache:
         """Return what has to hold still for what is now loaded to be kept."""
         return Load(at, self._resets, self._additions)
 
-    def keep_records(self, asked: Collection[bytes], found: Mapping[bytes, Record], load: Load) -> None:
+    def add_records(self, asked: Collection[bytes], found: Mapping[bytes, Record], load: Load) -> None:
         """Keep what was loaded, unless it is older than what is known, or a budget is spent on it."""
         for sha256, record in found.items():
-            if not record.metered and self._keepable(record, load) and not _older(record, self.records.get(sha256)):
+            if not record.metered and self._addable(record, load) and not _older(record, self.records.get(sha256)):
                 self.records.put(sha256, record)
             else:
                 _set_apart(record, record.revision, record.read_at)
-        self._keep_unknown(self._unknown_keys, asked, found, load)
+        self._add_unknown(self._unknown_keys, asked, found, load)
 
-    def keep_credentials(self, asked: Collection[bytes], found: Mapping[bytes, Credential], load: Load) -> None:
+    def add_credentials(self, asked: Collection[bytes], found: Mapping[bytes, Credential], load: Load) -> None:
         """Keep what was loaded, unless it is older than what is known."""
         for sha256, credential in found.items():
-            if self._keepable(credential, load) and not _older(credential, self.credentials.get(sha256)):
+            if self._addable(credential, load) and not _older(credential, self.credentials.get(sha256)):
                 self.credentials.put(sha256, credential)
             else:
                 _set_apart(credential, credential.revision, credential.read_at)
-        self._keep_unknown(self._unknown_credentials, asked, found, load)
+        self._add_unknown(self._unknown_credentials, asked, found, load)
 
     def forget_unknown(self) -> None:
         """Take account of a secret that became known, nobody says which: none may be called unknown any more."""
@@ -202,7 +202,7 @@ class KeyCache:
         Those that are not watched and of which nothing was kept for a while are given up.
         """
         for history in list(self.histories.values()):
-            if history.kept or everything or history.workspace_id in watched or history.used_at == NEVER:
+            if history.entries or everything or history.workspace_id in watched or history.used_at == NEVER:
                 history.used_at = at
             elif at - history.used_at > IDLE_SECONDS:
                 # What is under way may have been read before a change that only this history remembers.
@@ -211,11 +211,11 @@ class KeyCache:
                 history.drop()
         return dict.fromkeys(watched, 0) | {known: history.highest for known, history in self.histories.items()}
 
-    def _keepable(self, value: Confirmed, load: Load) -> bool:
+    def _addable(self, value: Confirmed, load: Load) -> bool:
         history = value.history
         return load.resets == self._resets and not history.dropped and value.revision >= history.floor
 
-    def _keep_unknown(
+    def _add_unknown(
         self, unknown: "LRU[bytes, Instant]", asked: Collection[bytes], found: Container[bytes], load: Load
     ) -> None:
         if (load.resets, load.additions) == (self._resets, self._additions):
@@ -242,7 +242,7 @@ class KeyCache:
     def _begin_anew(self, workspace_id: UUID) -> None:
         """Drop all that is kept of a workspace at the cost of one; its numbers go on, so that nothing older returns."""
         history = self.histories[workspace_id]
-        self.histories[workspace_id] = replace(history, kept=0, wire=None)
+        self.histories[workspace_id] = replace(history, entries=0, serialized=None)
         history.drop()
 
 

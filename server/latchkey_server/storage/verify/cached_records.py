@@ -124,7 +124,7 @@ class CachedRecords:
     async def _load_records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record]:
         load = self._cache.loading(self._instant())
         found = await self._database.records(sha256s)
-        self._cache.keep_records(sha256s, found, load)
+        self._cache.add_records(sha256s, found, load)
         return found
 
     async def _load_revisions(self, workspace_ids: Sequence[UUID]) -> Mapping[UUID, int]:
@@ -133,7 +133,7 @@ class CachedRecords:
     async def _load_credentials(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Credential]:
         load = self._cache.loading(self._instant())
         found = await self._database.credentials(sha256s)
-        self._cache.keep_credentials(sha256s, found, load)
+        self._cache.add_credentials(sha256s, found, load)
         return found
 
 

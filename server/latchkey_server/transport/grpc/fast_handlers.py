@@ -128,7 +128,7 @@ class _Handler:
         if (
             at < self._until
             and credential is not None
-            and credential.kept
+            and credential.cached
             and at - credential.history.confirmed_at <= HARD_BOUND
         ):
             caller = self._caller

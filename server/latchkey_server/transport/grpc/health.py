@@ -30,7 +30,7 @@ class Health:
 
     async def set(self, serving: Mapping[str, bool]) -> None:
         """Say of each named service whether it is serving."""
-        self.servicer.tell(serving)
+        self.servicer.set(serving)
 
     async def set_all(self, serving: bool) -> None:
         """Say the same of every service."""
@@ -38,7 +38,7 @@ class Health:
 
     async def stop(self) -> None:
         """Say NOT_SERVING of everything, for good, and end every watch, so that no stop has to wait for one."""
-        self.servicer.tell(dict.fromkeys(SERVICES, False))
+        self.servicer.set(dict.fromkeys(SERVICES, False))
         self.servicer.end()
 
 
@@ -50,7 +50,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._ended = False
         self._changed = asyncio.Event()
 
-    def tell(self, serving: Mapping[str, bool]) -> None:
+    def set(self, serving: Mapping[str, bool]) -> None:
         """Answer this from now on, unless the end has come."""
         if not self._ended:
             self._serving |= serving

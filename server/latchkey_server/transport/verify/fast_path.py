@@ -17,7 +17,7 @@ from typing import Final
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Instant, confirmed
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.outcomes.counts import Tally
-from latchkey_server.domain.outcomes.notes import VerificationNotes, minute_of, place_of
+from latchkey_server.domain.outcomes.notes import VerificationNotes, count_key_of, minute_of
 from latchkey_server.domain.sha256 import sha256
 from latchkey_server.domain.store import Clock
 from latchkey_server.domain.verify.decide import decide
@@ -199,7 +199,7 @@ class FastPath:
             ready = self._make_ready(record, asking, self._now)
             if ready is None:
                 return None
-        revision, decided = history.wire, self._decided
+        revision, decided = history.serialized, self._decided
         if revision is None or revision[0] != history.revision or record.revision > revision[0]:
             revision = _revision(record)
         size = ready.size + len(revision[1]) + len(decided)
@@ -234,7 +234,7 @@ class FastPath:
         verdict = decide(record, question, caller, now)
         if verdict.record is None:
             return None
-        tally = None if question.dry_run else Tally(place_of(caller, question, "", verdict))
+        tally = None if question.dry_run else Tally(count_key_of(caller, question, "", verdict))
         parts = lasting_parts(verdict, record, question.omit_metadata, keep=True)
         count = self._verdicts.count(verdict.code.name)
         ready = ReadyAnswer(asking, span, parts, count, tally, verdict.code is Code.VALID)

@@ -132,10 +132,10 @@ def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
 
 def revision_bytes(history: History, number: int) -> tuple[int, bytes]:
     """Return a workspace's revision and its bytes; it moves seldom, and all of the workspace's records share it."""
-    if history.wire is None or history.wire[0] != number:
+    if history.serialized is None or history.serialized[0] != number:
         message = verification_pb2.Verification(revision=revision(Revision(history.workspace_id, number)))
-        history.wire = (number, message.SerializeToString())
-    return history.wire
+        history.serialized = (number, message.SerializeToString())
+    return history.serialized
 
 
 @lru_cache(maxsize=1_024)

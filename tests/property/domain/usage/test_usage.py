@@ -44,8 +44,8 @@ def rolled_up(events: Sequence[StoredEvent], most: int = COMBINATIONS_MAX) -> Ro
     keys = {item.event.key_id: KeyFacts(API_ID, "", f"label {item.event.key_id.int % 2}") for item in events}
     summed = sum_up(events)
     wanted = wanted_combinations(summed, keys)
-    kept_apart = {place: admitted(set(), wanted[place], most) for place in wanted}
-    return roll_up(summed, keys, bounded(wanted, kept_apart))
+    tracked = {place: admitted(set(), wanted[place], most) for place in wanted}
+    return roll_up(summed, keys, bounded(wanted, tracked))
 
 
 @given(EVENTS, EVENTS)

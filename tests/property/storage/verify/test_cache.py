@@ -95,7 +95,7 @@ class KeyCacheMachine(RuleBasedStateMachine):
     def land(self, loading: Loading) -> None:
         read_at = self.revision if loading.revision is None else loading.revision
         found = {sha256: self._record(sha256, read_at) for sha256 in loading.asked if self._exists(sha256, read_at)}
-        self.cache.keep_records(loading.asked, found, loading.load)
+        self.cache.add_records(loading.asked, found, loading.load)
 
     @rule()
     def look(self) -> None:
@@ -138,7 +138,7 @@ class KeyCacheMachine(RuleBasedStateMachine):
     def what_is_counted_is_what_is_kept(self) -> None:
         alive = [record for record in map(self.cache.records.get, KEYS) if record is not None]
         for history in {id(record.history): record.history for record in alive}.values():
-            assert history.kept == sum(record.history is history for record in alive)
+            assert history.entries == sum(record.history is history for record in alive)
 
     def _usable(self) -> dict[bytes, Record]:
         kept = {sha256: self.cache.records.get(sha256) for sha256 in KEYS}

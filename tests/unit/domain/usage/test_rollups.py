@@ -68,8 +68,8 @@ def test_a_quarter_of_an_hour_is_summed_by_key_and_by_label() -> None:
     ]
 
 
-def test_the_label_is_the_one_under_which_the_key_is_folded() -> None:
-    assert [row.folded_environment for row in rolled_up(consumed("2026-03-14")).by_label] == ["prod"]
+def test_the_label_is_the_one_under_which_the_key_is_attributed() -> None:
+    assert [row.attributed_environment for row in rolled_up(consumed("2026-03-14")).by_label] == ["prod"]
 
 
 @pytest.mark.parametrize("offset", [timedelta(0), timedelta(hours=5, minutes=30), timedelta(hours=-3, minutes=-30)])

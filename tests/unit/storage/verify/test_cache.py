@@ -52,11 +52,11 @@ def credential_of(cache: KeyCache, revision: int = 7) -> Credential:
 
 def keep(cache: KeyCache, found: Mapping[bytes, Record], load: Load | None = None) -> None:
     """Bring what a load found, by default one that nothing came in between."""
-    cache.keep_records(list(found), found, load or cache.loading(AT))
+    cache.add_records(list(found), found, load or cache.loading(AT))
 
 
 def keep_credential(cache: KeyCache, credential: Credential, load: Load | None = None) -> None:
-    cache.keep_credentials([SECRET], {SECRET: credential}, load or cache.loading(AT))
+    cache.add_credentials([SECRET], {SECRET: credential}, load or cache.loading(AT))
 
 
 def keep_keys(cache: KeyCache, *numbers: int) -> None:
@@ -141,7 +141,7 @@ def test_an_entry_that_is_kept_anew_takes_its_room_once(cache: KeyCache) -> None
     keep_keys(cache, 1)
 
     assert (cache.records.bytes, len(cache.records)) == (once, 1)
-    assert cache.histories[WORKSPACE_ID].kept == 1
+    assert cache.histories[WORKSPACE_ID].entries == 1
 
 
 def test_more_text_takes_more_room(cache: KeyCache) -> None:
@@ -158,7 +158,7 @@ def test_what_gave_way_is_not_looked_for_any_more() -> None:
     apply(cache, 8, changed(target=uuid_of(101)))
 
     assert kept_numbers(cache) == {2}
-    assert cache.histories[WORKSPACE_ID].kept == 1
+    assert cache.histories[WORKSPACE_ID].entries == 1
 
 
 # What a change takes away.
@@ -343,8 +343,8 @@ def test_what_a_budget_is_spent_on_is_never_kept(cache: KeyCache, budget: dict[s
 
 
 def test_a_secret_that_leads_nowhere_is_known_as_such_for_2_seconds_from_before_it_was_asked(cache: KeyCache) -> None:
-    cache.keep_records([SECRET], {}, cache.loading(AT))
-    cache.keep_credentials([OTHER_SECRET], {}, cache.loading(AT))
+    cache.add_records([SECRET], {}, cache.loading(AT))
+    cache.add_credentials([OTHER_SECRET], {}, cache.loading(AT))
 
     assert cache.unknown_key(SECRET, AT + HARD_BOUND)
     assert not cache.unknown_key(SECRET, AT + HARD_BOUND + 0.001)
@@ -353,8 +353,8 @@ def test_a_secret_that_leads_nowhere_is_known_as_such_for_2_seconds_from_before_
 
 
 def test_an_unknown_key_says_nothing_of_a_credential_and_the_other_way_round(cache: KeyCache) -> None:
-    cache.keep_records([SECRET], {}, cache.loading(AT))
-    cache.keep_credentials([OTHER_SECRET], {}, cache.loading(AT))
+    cache.add_records([SECRET], {}, cache.loading(AT))
+    cache.add_credentials([OTHER_SECRET], {}, cache.loading(AT))
 
     assert not cache.unknown_credential(SECRET, AT)
     assert not cache.unknown_key(OTHER_SECRET, AT)
@@ -374,8 +374,8 @@ any_addition = pytest.mark.parametrize("add", ADDITIONS.values(), ids=ADDITIONS)
 @any_addition
 def test_after_any_addition_no_secret_is_called_unknown(cache: KeyCache, add: Any) -> None:
     cache.history(WORKSPACE_ID, 7, AT)
-    cache.keep_records([SECRET], {}, cache.loading(AT))
-    cache.keep_credentials([SECRET], {}, cache.loading(AT))
+    cache.add_records([SECRET], {}, cache.loading(AT))
+    cache.add_credentials([SECRET], {}, cache.loading(AT))
 
     add(cache)
 
@@ -389,8 +389,8 @@ def test_a_load_under_way_at_an_addition_calls_nothing_unknown(cache: KeyCache, 
     load = cache.loading(AT)
 
     add(cache)
-    cache.keep_records([SECRET], {}, load)
-    cache.keep_credentials([SECRET], {}, load)
+    cache.add_records([SECRET], {}, load)
+    cache.add_credentials([SECRET], {}, load)
 
     assert not cache.unknown_key(SECRET, AT)
     assert not cache.unknown_credential(SECRET, AT)

@@ -31,7 +31,7 @@ class World:
         self.cache = KeyCache(1_000, 1_000_000)
         self.history = self.cache.history(WORKSPACE_ID, 7, START)
         credential = Credential(make_management_key(), False, None, False, 7, START, self.history)
-        self.cache.keep_credentials([SHA256], {SHA256: credential}, self.cache.loading(START))
+        self.cache.add_credentials([SHA256], {SHA256: credential}, self.cache.loading(START))
         self.at = START
         self.looks = 0
         source: Any = self

@@ -6,7 +6,7 @@ from uuid import UUID
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.usage.columns import ADDED, NAMES, QUARTER_OF_DAY, SUMMED, TEXTS, each, unpacked
 
-_LABEL_PLACE = "quarter, environment, api_id, model, task, other"
+_LABEL_GROUP = "quarter, environment, api_id, model, task, other"
 
 _USED = f"""
     used AS MATERIALIZED (
@@ -24,9 +24,9 @@ _MOVE = f"""
         WHERE l.workspace_id = $1 AND l.quarter = u.quarter AND l.environment = $3 AND l.api_id = $5
             AND l.model = u.model AND l.task = u.task AND l.other = u.other
     ), added AS (
-        INSERT INTO usage_label_quarter AS r (workspace_id, {_LABEL_PLACE}, {NAMES})
+        INSERT INTO usage_label_quarter AS r (workspace_id, {_LABEL_GROUP}, {NAMES})
         SELECT $1, quarter, $4, $5, model, task, other, {NAMES} FROM used
-        ON CONFLICT (workspace_id, {_LABEL_PLACE}) DO UPDATE SET {ADDED}
+        ON CONFLICT (workspace_id, {_LABEL_GROUP}) DO UPDATE SET {ADDED}
     )
     SELECT min(quarter) AS first, max(quarter) AS last FROM used
 """
