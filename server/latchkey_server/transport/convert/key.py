@@ -27,7 +27,7 @@ from latchkey_server.domain.model import (
 )
 from latchkey_server.domain.validation import Violations, check_storable, counted
 from latchkey_server.transport.convert.ratelimit import ratelimit_messages, read_ratelimits
-from latchkey_server.transport.convert.report_filter import read_labels
+from latchkey_server.transport.convert.report import read_labels
 from latchkey_server.transport.convert.secret import revocation_message, secret_messages
 from latchkey_server.transport.convert.well_known import (
     optional_timestamp,

@@ -7,7 +7,6 @@ from latchkey.money import money_of
 from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain import ids
 from latchkey_server.domain.errors import LatchkeyError
-from latchkey_server.domain.reporting.buckets import Width
 from latchkey_server.domain.reporting.request import VALUES_MAX, ReportKey
 from latchkey_server.domain.usage.event import ItemResult, Outcome, UsageEvent, UsageType
 from latchkey_server.domain.usage.outcomes import ReportedItem
@@ -21,8 +20,8 @@ from latchkey_server.domain.usage.report import (
     UsageRequest,
     UsageRow,
 )
-from latchkey_server.domain.validation import Violations, counted
-from latchkey_server.transport.convert.report_filter import read_labels, read_texts
+from latchkey_server.domain.validation import Violations
+from latchkey_server.transport.convert.report import read_labels, read_report, read_texts
 from latchkey_server.transport.convert.well_known import (
     read_enum,
     read_id,
@@ -81,17 +80,9 @@ def result_message(result: ItemResult) -> usage_service_pb2.UsageEventResult:
 def read_request(request: usage_service_pb2.QueryUsageRequest) -> UsageRequest:
     """Return the report that a request asks for; raises InvalidField."""
     found = Violations()
-    grouped = counted(found, "group_by", request.group_by, len(UsageDimension))
     asked = UsageRequest(
-        start=required_time(found, "start_time", request, "start_time"),
-        end=required_time(found, "end_time", request, "end_time"),
-        width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
-        zone=request.time_zone,
-        group_by=tuple(
-            read_enum(found, f"group_by[{index}]", UsageDimension, value) for index, value in enumerate(grouped)
-        ),
+        **read_report(found, request, UsageDimension),
         wanted=read_filter(request.filter, found),
-        top=request.top,
         order_by=read_enum(found, "order_by", Measure, request.order_by, Measure.SPEND),
     )
     found.check()

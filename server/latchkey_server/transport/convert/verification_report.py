@@ -13,29 +13,20 @@ from latchkey_server.domain.outcomes.report import (
     VerificationRequest,
     VerificationRow,
 )
-from latchkey_server.domain.reporting.buckets import Width
 from latchkey_server.domain.reporting.request import VALUES_MAX, ReportKey
 from latchkey_server.domain.validation import Violations, counted
 from latchkey_server.domain.verify.model import Code
-from latchkey_server.transport.convert.report_filter import read_labels, read_texts
+from latchkey_server.transport.convert.report import read_labels, read_report, read_texts
 from latchkey_server.transport.convert.usage import key_message
-from latchkey_server.transport.convert.well_known import read_enum, read_ids, required_time, timestamp
+from latchkey_server.transport.convert.well_known import read_enum, read_ids, timestamp
 
 
 def read_verification_request(request: usage_service_pb2.QueryVerificationsRequest) -> VerificationRequest:
     """Return the report that a request asks for; raises InvalidField."""
     found = Violations()
-    grouped = counted(found, "group_by", request.group_by, len(VerificationDimension))
     asked = VerificationRequest(
-        start=required_time(found, "start_time", request, "start_time"),
-        end=required_time(found, "end_time", request, "end_time"),
-        width=read_enum(found, "bucket_width", Width, request.bucket_width, Width.NONE),
-        zone=request.time_zone,
-        group_by=tuple(
-            read_enum(found, f"group_by[{index}]", VerificationDimension, value) for index, value in enumerate(grouped)
-        ),
+        **read_report(found, request, VerificationDimension),
         wanted=_read_filter(request.filter, found),
-        top=request.top,
     )
     found.check()
     return asked
