@@ -170,13 +170,13 @@ def shown_prefix(secret: str) -> str:
 def rows_of(counts: Counts) -> list[CountRow]:
     """Return counts as rows, nothing summed yet."""
     rows = []
-    for (quarter, key), count in counts.items():
-        _, key_id, code, caller, model, tags, prefix, other = key
+    for (quarter, (_, key_id, code, caller, model, tags, prefix, other)), count in counts.items():
         rows.append(CountRow(quarter, key_id, code, caller, model, "", False, prefix, other, count))
-        rows += [
-            CountRow(quarter, key_id, code, caller, model, tag, True, prefix, False, count)
-            for tag in dict.fromkeys(tags)
-        ]
+        if tags:
+            rows += [
+                CountRow(quarter, key_id, code, caller, model, tag, True, prefix, False, count)
+                for tag in dict.fromkeys(tags)
+            ]
     return rows
 
 
@@ -193,25 +193,39 @@ def key_day_of(row: CountRow) -> KeyDay:
 def wanted_combinations(rows: Iterable[CountRow]) -> dict[KeyDay, dict[VerificationCombination, None]]:
     """Return the combinations of each key and day, in the order of the rows."""
     wanted: dict[KeyDay, dict[VerificationCombination, None]] = {}
+    quarter, day = EARLIEST, EARLIEST.date()
     for row in rows:
-        if not row.other:
-            wanted.setdefault(key_day_of(row), {})[combination_of(row)] = None
+        if row.other:
+            continue
+        # Nearly all rows are of one quarter.
+        if row.quarter is not quarter:
+            quarter, day = row.quarter, row.quarter.date()
+        combinations = wanted.get((row.key_id, day))
+        if combinations is None:
+            combinations = wanted[row.key_id, day] = {}
+        combinations[combination_of(row)] = None
     return wanted
 
 
 def summed(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[VerificationCombination]]) -> list[CountRow]:
-    """Return the rows, sorted, one a key; of the keys and days in ``bounded`` what is not kept apart is ``other``."""
-    # Looked up as seldom as can be, and as plain tuples: to hash an id, or to replace a field, is what takes the time.
-    sums: dict[tuple[datetime, UUID, Code, UUID, str, str, bool, str, bool], int] = {}
+    """Return the rows, sorted, one a group; of the keys and days in ``bounded`` what is not tracked is ``other``."""
+    sums: dict[_Group, CountRow] = {}
     for row in rows:
-        kept = row
+        counted = row
         if bounded and combination_of(row) not in bounded.get(key_day_of(row), (combination_of(row),)):
-            kept = row._replace(model="", tag="", prefix="", other=True)
-        key = kept[:-1]
-        sums[key] = sums.get(key, 0) + row.verifications
-    return sorted((CountRow(*key, number) for key, number in sums.items()), key=_order)
+            counted = row._replace(model="", tag="", prefix="", other=True)
+        group = _group(counted)
+        # Nearly every row is alone in its group: to make one anew is what takes the time.
+        if (same := sums.get(group)) is not None:
+            counted = counted._replace(verifications=same.verifications + row.verifications)
+        sums[group] = counted
+    return [sums[group] for group in sorted(sums)]
 
 
-def _order(row: CountRow) -> tuple[object, ...]:
-    # By the numbers of the ids: comparing ids themselves takes many times as long.
-    return row.quarter, row.key_id.int, row.code, row.management_key_id.int, row[4:9]
+_Group = tuple[datetime, int, Code, int, str, str, bool, str, bool]
+
+
+def _group(row: CountRow) -> _Group:
+    """Return what makes rows one, and their order; by the numbers of the ids, which take a fraction of the time."""
+    quarter, key_id, code, caller, model, tag, tagged, prefix, other, _ = row
+    return quarter, key_id.int, code, caller.int, model, tag, tagged, prefix, other
