@@ -6,6 +6,7 @@ BIN := .venv/bin
 UV := .venv/uv-$(UV_VERSION)
 SYNCED := .venv/synced
 GENERATED := latchkey/v1
+DOMAIN := server/latchkey_server/domain/*
 GOOGLEAPIS := proto/.googleapis
 RELEASED := dist/latchkey-protos
 BASELINE := proto/baseline.binpb
@@ -19,7 +20,7 @@ PUBLIC_INDEX := --default-index https://pypi.org/simple
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test bench lint format generate check-generated protos proto-baseline \
+.PHONY: help run demo test coverage bench lint format generate check-generated protos proto-baseline \
 	migrate lock clean
 
 help: ## list these targets
@@ -32,8 +33,22 @@ demo: $(SYNCED) ## see a key's whole life on a server of its own (TRACE=file, EN
 	@PYTHONPATH=clients/python $(BIN)/python -m examples.demo \
 		$(if $(TRACE),--trace '$(TRACE)') $(if $(ENDING_AT),--ending-at '$(ENDING_AT)')
 
-test: $(SYNCED) ## run the tests (ARGS="-k words" to choose)
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+PYTEST := pytest -n 2 --dist worksteal
+
+test: $(SYNCED) ## run the tests and tell what they cover (ARGS="-k words" to choose, PLAIN=1 to measure nothing)
+ifdef PLAIN
+	$(BIN)/$(PYTEST) $(ARGS)
+else
+	@rm -rf .coverage
+	$(BIN)/coverage run -m $(PYTEST) $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@echo "Lines and branches covered: $$($(BIN)/coverage report --format=total --include='$(DOMAIN)') % of domain," \
+		"$$($(BIN)/coverage report --format=total) % of all (make coverage lists the others)"
+endif
+
+coverage: $(SYNCED) ## list what the last `make test` did not cover, and fail if that is too much
+	$(BIN)/coverage report --include='$(DOMAIN)' --fail-under=100
+	$(BIN)/coverage report --fail-under=96
 
 bench: $(SYNCED) ## measure what verifications cost, beside an empty handler (ARGS="--only verify_cached --pairs 3")
 	@GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.bench $(ARGS)
@@ -83,7 +98,7 @@ lock: $(UV) ## choose dependency versions anew within pyproject.toml (ARGS="--up
 	$(PUBLIC_UV) lock $(PUBLIC_INDEX) $(ARGS)
 
 clean: ## remove the environment and caches; the data in .latchkey/ stays
-	rm -rf .venv dist $(GOOGLEAPIS) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist $(GOOGLEAPIS) .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find server clients/python tests -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call protoc,directory): messages of every proto of ours, stubs of those that hold a service, one package. And the
