@@ -13,6 +13,13 @@ ENVIRONMENT_MAX = 32
 NANOS = 1_000_000_000
 """Nano-dollars in a dollar: every amount of money is a whole number of them."""
 
+_LABEL_READ_MAX = 256
+# No character of NFC stands for more than four of a text, so that this many hold all that may be part of a label. More
+# are not even looked at: to put combining marks in order takes the square of their number.
+
+_NETWORK_MAX = 64
+"""Characters of an address or CIDR: more than any has."""
+
 WILDCARD = "*"
 """The granted segment that stands for exactly one segment of a scope."""
 
@@ -29,9 +36,10 @@ def has_control_characters(text: str) -> bool:
 def normalize_environment(text: str) -> str:
     """Return the label as it is stored and compared: NFC, stripped, its first 32 code points, stripped again.
 
-    Idempotent, and never an error for length. Raises ValueError for control characters inside the label.
+    Idempotent, and never an error for length: of a longer text the first 256 code points are read. Raises ValueError
+    for control characters in them.
     """
-    label = unicodedata.normalize("NFC", text).strip()
+    label = unicodedata.normalize("NFC", text.strip()[:_LABEL_READ_MAX]).strip()
     if has_control_characters(label):
         raise ValueError("must not contain control characters")
     return label[:ENVIRONMENT_MAX].strip()
@@ -59,6 +67,8 @@ def parse_network(text: str) -> Network:
 
     An IPv4-mapped IPv6 network of /96 or longer becomes the IPv4 one. Raises ValueError for anything else.
     """
+    if len(text) > _NETWORK_MAX:
+        raise ValueError("is too long for an address or CIDR range")
     if "%" in text:
         raise ValueError("must not carry an IPv6 zone")
     _, slash, length = text.strip().partition("/")
@@ -74,6 +84,8 @@ def parse_network(text: str) -> Network:
 
 def parse_address(text: str) -> Address | None:
     """Return the address that ``text`` names, IPv4-mapped ones as IPv4, or None when it names none."""
+    if len(text) > _NETWORK_MAX:
+        return None
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

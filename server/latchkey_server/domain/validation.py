@@ -62,7 +62,7 @@ def check_text(found: Violations, field: str, text: str, most: int) -> str:
     """Return ``text`` after noting control characters and lengths beyond ``most`` code points."""
     if len(text) > most:
         found.add(field, f"must be at most {most} code points")
-    if has_control_characters(text):
+    elif has_control_characters(text):
         found.add(field, "must not contain control characters")
     return text
 
@@ -76,7 +76,7 @@ def check_storable(found: Violations, field: str, text: str) -> str:
 
 def check_note(found: Violations, field: str, text: str) -> str:
     """Return a note, which may hold line breaks and tabs, after noting what else is wrong with it."""
-    check_text(found, field, text.translate({9: " ", 10: " ", 13: " "}), NOTE_MAX)
+    check_text(found, field, text[: NOTE_MAX + 1].translate({9: " ", 10: " ", 13: " "}), NOTE_MAX)
     return text
 
 
@@ -142,12 +142,17 @@ def compact_json(value: Json) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
 
 
+def metadata_problem(most: int) -> str:
+    """Return what is wrong with metadata of more than so many bytes."""
+    return f"must be at most {most} bytes as compact JSON"
+
+
 def check_metadata(found: Violations, field: str, metadata: Json, most: int = METADATA_MAX) -> Json:
     """Return metadata after noting what can't be stored: too large, not finite, U+0000."""
     if not _storable(metadata):
         found.add(field, "must hold finite numbers and no U+0000")
     elif len(compact_json(metadata).encode()) > most:
-        found.add(field, f"must be at most {most} bytes as compact JSON")
+        found.add(field, metadata_problem(most))
     return metadata
 
 

@@ -8,7 +8,7 @@ from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain import ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.reporting.request import VALUES_MAX, ReportKey
-from latchkey_server.domain.usage.event import ItemResult, Outcome, UsageEvent, UsageType
+from latchkey_server.domain.usage.event import METADATA_MAX, ItemResult, Outcome, UsageEvent, UsageType
 from latchkey_server.domain.usage.outcomes import ReportedItem
 from latchkey_server.domain.usage.report import (
     Measure,
@@ -37,6 +37,7 @@ from latchkey_server.transport.convert.well_known import (
 def read_event(message: usage_pb2.UsageEvent) -> ReportedItem:
     """Return the event that a message holds, or what is wrong with it."""
     found = Violations("event")
+    given = message.metadata if message.HasField("metadata") else None
     event = UsageEvent(
         source=message.source,
         event_id=message.event_id,
@@ -52,7 +53,7 @@ def read_event(message: usage_pb2.UsageEvent) -> ReportedItem:
         cached_tokens=message.cached_tokens,
         cost=read_money(found, "cost", message, "cost") or 0,
         operation_id=message.operation_id,
-        metadata=read_struct(found, "metadata", message.metadata) if message.HasField("metadata") else None,
+        metadata=None if given is None else read_struct(found, "metadata", given, METADATA_MAX),
     )
     try:
         found.check()

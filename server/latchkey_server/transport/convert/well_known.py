@@ -17,9 +17,12 @@ from latchkey.rules import NANOS
 from latchkey.v1 import revision_pb2
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.model import Json, Revision
-from latchkey_server.domain.validation import Violations, counted
+from latchkey_server.domain.validation import METADATA_MAX, Violations, counted, metadata_problem
 
 E = TypeVar("E", bound=enum.IntEnum)
+
+_STRUCT_BYTES = 6
+"""Bytes of a message for each byte of the JSON that it stands for, at most."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -123,8 +126,12 @@ def read_money(found: Violations, field: str, message: HasPresence, name: str) -
     return nanos_of(value)
 
 
-def read_struct(found: Violations, field: str, value: Struct) -> Json:
-    """Return the JSON of a message; what has no JSON form is noted."""
+def read_struct(found: Violations, field: str, value: Struct, most: int = METADATA_MAX) -> Json:
+    """Return the JSON of a message; what has no JSON form, or can't be of ``most`` bytes as JSON, is noted."""
+    # A digit and its comma take eleven bytes of a message, and nothing is denser: what is larger is not converted.
+    if value.ByteSize() > _STRUCT_BYTES * most:
+        found.add(field, metadata_problem(most))
+        return {}
     try:
         read: Json = json_format.MessageToDict(value)
     except (json_format.Error, ValueError):
