@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-# Violations named in the message itself: all of them travel in its details.
-_TOLD = 3
+# Violations named in the message itself; its details hold all of them.
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class InvalidField(LatchkeyError):
     reason = "INVALID_FIELD"
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        told = [f"{violation.field}: {violation.problem}" for violation in violations[:_TOLD]]
-        more = f"; and {len(violations) - _TOLD} more" if len(violations) > _TOLD else ""
-        message = f"The request has invalid fields: {'; '.join(told)}{more}."
+        named = [f"{violation.field}: {violation.problem}" for violation in violations[:_NAMED]]
+        more = f"; and {len(violations) - _NAMED} more" if len(violations) > _NAMED else ""
+        message = f"The request has invalid fields: {'; '.join(named)}{more}."
         first = violations[0]
         super().__init__(message, violations=violations, field=first.field, problem=first.problem)
 
@@ -122,7 +122,7 @@ class PermissionsExceeded(LatchkeyError):
 
 
 class NotFound(LatchkeyError):
-    """The base of what is unknown or not the caller's to see; the two are never told apart."""
+    """The base of what is unknown or not the caller's to see; answers never show which of the two."""
 
     noun: ClassVar[str]
     field: ClassVar[str]
@@ -367,7 +367,7 @@ class NotImplementedYet(LatchkeyError):
 
 
 class Internal(LatchkeyError):
-    """A fault of the server's; nothing of its cause is told."""
+    """A fault of the server; its cause is not disclosed."""
 
     reason = "INTERNAL"
 

@@ -1,7 +1,7 @@
 """How fresh an answer has to be (spec §4, Freshness): pure rules over instants of this process's own clock.
 
-An instant is a number of seconds that never goes backward and goes on while the machine sleeps (``now`` below). What a
-record says is confirmed at the instant *before* the query that read it, or that found nothing changed, was sent.
+An instant is a number of seconds that never goes backward and goes on while the machine sleeps (``instant`` below). A
+record is confirmed at an instant *before* the query was sent that read it or found it unchanged.
 """
 
 import time
@@ -24,15 +24,15 @@ Instant = float
 
 
 instant: Final[Callable[[], Instant]] = partial(time.clock_gettime, _CLOCK)
-"""Return the instant that it is."""
+"""Return the current instant."""
 
 
 @dataclass(slots=True, eq=False)
 class History:
-    """How far this process has followed the changes of one workspace; shared by all that it keeps of it.
+    """How far this process has followed the changes of one workspace; shared by all that is cached of it.
 
-    ``revision`` is the last change applied, ``highest`` the highest number met anywhere. Nothing older than ``floor``
-    may be kept. Once ``dropped``, everything that refers to it is dropped too.
+    ``revision`` is the last change applied, ``highest`` the highest revision seen anywhere. Nothing read before
+    revision ``floor`` may be cached. Once ``dropped``, everything that refers to it is dropped too.
     """
 
     workspace_id: UUID
@@ -44,7 +44,7 @@ class History:
     used_at: Instant = NEVER
     dropped: bool = False
     serialized: tuple[int, bytes] | None = field(default=None, repr=False)
-    """Where transport keeps ``revision`` as it travels."""
+    """``revision`` and its serialised form; set by transport."""
 
     def __post_init__(self) -> None:
         self.highest = max(self.highest, self.revision)
@@ -82,24 +82,24 @@ class Confirmed:
 
 
 def age(known: Confirmed, at: Instant) -> float:
-    """Return the seconds since what is known was last confirmed; endless once it was dropped."""
+    """Return the seconds since what is known was last confirmed; infinite once it was dropped."""
     history = known.history
     return at - NEVER if history.dropped else at - max(history.confirmed_at, known.read_at)
 
 
 def confirmed(known: Confirmed, at: Instant) -> bool:
     """Tell whether what is known was confirmed within the hard bound."""
-    # What is nearly always so comes first: once dropped, a history was never confirmed.
+    # The common case first; a dropped history has never been confirmed.
     return at - known.history.confirmed_at <= HARD_BOUND or age(known, at) <= HARD_BOUND
 
 
 def seen_revision(known: Confirmed) -> int:
-    """Return the last revision of the workspace that what is known has taken account of."""
+    """Return the last revision of the workspace that what is known reflects."""
     return max(known.revision, known.history.revision)
 
 
 def meets(known: Confirmed, asked: Freshness, at: Instant) -> bool:
-    """Tell whether what is known is as fresh as was asked; a revision of another workspace binds nothing."""
+    """Tell whether what is known is as fresh as was asked; a revision of another workspace is ignored."""
     wanted = asked.min_revision
     bound = wanted is not None and wanted.workspace_id == known.history.workspace_id
     behind = wanted is not None and bound and seen_revision(known) < wanted.number

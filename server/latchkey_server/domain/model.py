@@ -1,4 +1,4 @@
-"""The nouns: immutable facts, as they are stored. What is derived from them is computed where it is asked for."""
+"""The nouns: immutable facts, as they are stored. What is derived from them is computed where it is needed."""
 
 import enum
 from dataclasses import dataclass, field
@@ -215,7 +215,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """Which models a key may be used with; a disabled list is kept and ignored."""
+    """Which models a key may be used with; a disabled list is stored and ignored."""
 
     enabled: bool
     models: tuple[str, ...]
@@ -318,7 +318,7 @@ class CreditState:
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """A key with everything that is derived or kept beside it, as KeyService returns it."""
+    """A key with everything that is derived from it or stored beside it, as KeyService returns it."""
 
     key: Key
     secrets: tuple[Secret, ...]

@@ -57,7 +57,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a command did. ``outcome`` is kept for replays: ids and results, never a secret."""
+    """What a command did. ``outcome`` is stored for replays: ids and results, never a secret."""
 
     changes: tuple[Change, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
@@ -74,7 +74,7 @@ class MutationResult(Generic[T]):
 
 
 def effects_of(action: str, change: Change, before: Resource | None, after: Resource | None, outcome: Json) -> Effects:
-    """Return the effects of making, changing or removing one resource, told to audit as it was before and after."""
+    """Return the effects of making, changing or removing one resource, audited as it was before and after."""
     target = format_id(_PREFIXES[change.kind], change.target_id)
     entry = AuditEntry(action, target, snapshot(before) if before else None, snapshot(after) if after else None)
     return Effects((change,), (entry,), outcome)
@@ -88,10 +88,10 @@ _PREFIXES = {
 
 
 Work = Callable[[Tx, datetime, int], Awaitable[Effects]]
-"""A command: in a transaction, at a time, making the revisions from the one given on."""
+"""A command: it runs in a transaction, at a time, and its first change makes the given revision."""
 
 View = Callable[[Tx, datetime, Json], Awaitable[T]]
-"""Makes a mutation's answer of a command's outcome, at once or for a replay."""
+"""Makes a mutation's answer from a command's outcome, the first time and for a replay."""
 
 
 class RequestRaced(Exception):
@@ -137,7 +137,7 @@ class Mutations(Generic[Tx_co]):
 def _command(
     origin: Origin, work: Work[Tx], view: View[Tx, T], workspace_id: UUID, clock: Clock, while_disabled: bool
 ) -> Callable[[Tx], Awaitable[tuple[Sequence[Change], MutationResult[T]]]]:
-    """Return what a mutation does in a transaction, giving the changes to take account of here, and the answer."""
+    """Return a mutation's work in a transaction, which gives the changes for this process to apply, and the answer."""
 
     async def run(tx: Tx) -> tuple[Sequence[Change], MutationResult[T]]:
         current = await tx.workspaces.lock_revision(workspace_id)
@@ -159,10 +159,10 @@ def _command(
 
 
 def _whatever_changed(workspace_id: UUID) -> tuple[Change, ...]:
-    """Return the changes that stand for those of a replayed command, which are not known any more.
+    """Return changes that stand for those of a replayed command, which are no longer known.
 
-    The first answer may have been lost with its changes unheard, or another process may have given it; what this one
-    answers next is to be no older than its reply.
+    This process may never have applied them: the first answer may have been lost, or given by another process. What
+    this process answers next must be no older than its reply.
     """
     return Change(ChangeKind.SECRET_ADDED, workspace_id), Change(ChangeKind.WORKSPACE_CHANGED, workspace_id)
 
@@ -172,7 +172,7 @@ def audit_events(
 ) -> list[AuditEvent]:
     """Return the audit events of a command, as they are stored.
 
-    Of a caller of another workspace only the id is told: who that is and where, is its own workspace's to know.
+    Of a caller of another workspace only the id is recorded: its member and address concern its own workspace.
     """
     own = origin.caller.workspace_id == workspace_id
     return [

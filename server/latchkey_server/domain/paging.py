@@ -20,7 +20,7 @@ DEFAULT_SIZE, MAX_SIZE = 50, 1_000
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of a list, and the cursor behind them, None on the last page."""
+    """A part of a list, and the cursor behind it, None on the last page."""
 
     items: Sequence[T]
     next_cursor: str | None
@@ -55,7 +55,7 @@ def decode_token(binding: bytes, token: str) -> str | None:
 
 
 def page_size(asked: int, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) -> int:
-    """Return how many items a page holds at most; raises InvalidField for a negative wish."""
+    """Return how many items a page holds at most; raises InvalidField for a negative ``asked``."""
     if asked < 0:
         raise errors.InvalidField.one("page_size", "must not be negative")
     return min(asked or default, most)
@@ -86,5 +86,5 @@ def cut(items: Sequence[T], size: int, cursor_of: Callable[[T], str]) -> Page[T]
 
 
 def _digest(binding: bytes, cursor: str) -> bytes:
-    """Tie the cursor to its question: an edited token is a mistake to be told, not a secret to be kept."""
+    """Bind the cursor to its question; this detects mistakes in tokens, and protects no secret."""
     return hashlib.sha256(hashlib.sha256(binding).digest() + cursor.encode()).digest()[:_BINDING_BYTES]

@@ -1,4 +1,4 @@
-"""Rate limits as JSON: as they are stored, and as an answer that holds some is kept for its replay."""
+"""Rate limits as JSON: as keys and identities store them, and as answers are stored for replays."""
 
 from collections.abc import Sequence
 from datetime import timedelta

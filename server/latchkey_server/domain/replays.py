@@ -1,4 +1,4 @@
-"""What is kept of an answer for its replay: nouns that can be gone by then, and balances, as JSON and back."""
+"""What is stored of an answer for its replay: nouns that may be deleted by then, and balances, as JSON and back."""
 
 from datetime import datetime
 from uuid import UUID
@@ -8,7 +8,7 @@ from latchkey_server.domain.ratelimit_json import ratelimits_json, ratelimits_of
 
 
 def api_json(api: Api) -> Json:
-    """Return an api as it is kept."""
+    """Return an api as it is stored."""
     return {
         "workspace_id": str(api.workspace_id),
         "api_id": str(api.api_id),
@@ -21,7 +21,7 @@ def api_json(api: Api) -> Json:
 
 
 def api_of(stored: Json) -> Api:
-    """Return the api that was kept."""
+    """Return the api that was stored."""
     return Api(
         workspace_id=UUID(stored["workspace_id"]),
         api_id=UUID(stored["api_id"]),
@@ -34,7 +34,7 @@ def api_of(stored: Json) -> Api:
 
 
 def identity_json(identity: Identity) -> Json:
-    """Return an identity as it is kept."""
+    """Return an identity as it is stored."""
     return {
         "workspace_id": str(identity.workspace_id),
         "identity_id": str(identity.identity_id),
@@ -48,7 +48,7 @@ def identity_json(identity: Identity) -> Json:
 
 
 def identity_of(stored: Json) -> Identity:
-    """Return the identity that was kept."""
+    """Return the identity that was stored."""
     return Identity(
         workspace_id=UUID(stored["workspace_id"]),
         identity_id=UUID(stored["identity_id"]),
@@ -62,12 +62,12 @@ def identity_of(stored: Json) -> Identity:
 
 
 def credits_json(credits: CreditState) -> Json:
-    """Return a balance as it is kept."""
+    """Return a balance as it is stored."""
     refill = credits.next_refill_time
     return {"remaining": credits.remaining, "next_refill_time": refill.isoformat() if refill else None}
 
 
 def credits_of(stored: Json) -> CreditState:
-    """Return the balance that was kept."""
+    """Return the balance that was stored."""
     refill = stored["next_refill_time"]
     return CreditState(stored["remaining"], datetime.fromisoformat(refill) if refill else None)

@@ -1,7 +1,7 @@
-"""Secrets: how they are made, shown and kept.
+"""Secrets: how they are made, shown and stored.
 
 ``<prefix>_<random><checksum>``: 32 random base62 characters (190 bits) and 6 of the CRC-32 of all before them. At rest
-only HMAC-SHA-256(pepper, SHA-256(secret)) is kept (spec §3).
+only HMAC-SHA-256(pepper, SHA-256(secret)) is stored (spec §3).
 """
 
 import hmac
@@ -69,11 +69,11 @@ class Peppers:
     current: str
 
     def hash(self, sha256: bytes) -> bytes:
-        """Return the hash under which a new secret is kept."""
+        """Return the hash under which a new secret is stored."""
         return _hmac(self.keys[self.current], sha256)
 
     def candidates(self, sha256: bytes) -> list[bytes]:
-        """Return every hash under which the secret may be kept, one a pepper."""
+        """Return every hash under which the secret may be stored, one for each pepper."""
         return [_hmac(key, sha256) for key in self.keys.values()]
 
     def check_value(self, pepper_id: str) -> bytes:
@@ -84,7 +84,7 @@ class Peppers:
 def stored_secret(
     workspace_id: UUID, holder: Holder, holder_id: UUID, sha256: bytes, shown: str, peppers: Peppers, now: datetime
 ) -> Secret:
-    """Return what is stored of a new secret, of which ``shown`` may be shown; it lasts as long as its holder."""
+    """Return what is stored of a new secret, ``shown`` as its mask; it lasts as long as its holder."""
     return Secret(
         workspace_id=workspace_id,
         holder_id=holder_id,

@@ -1,8 +1,7 @@
 """SHA-256 of a few bytes.
 
-hashlib gives OpenSSL's, which finds its algorithm, allocates a context and frees it at each use: for a secret that
-costs more than the hash, most of all where the processor's caches have just been emptied. Python's own goes straight
-to it.
+hashlib uses OpenSSL's, which looks up the algorithm, allocates a context and frees it at each use: for a secret that
+costs more than the hash, most of all with cold processor caches. Python's own does none of this.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ class Hash(Protocol):
 
 
 def _built_in() -> Any:
-    # It has no public name; where it is named otherwise, or was left out of the build, hashlib's does the same.
+    # It has no public name; where its name differs, or the build left it out, hashlib's does the same.
     for module in ("_sha2", "_sha256"):
         try:
             return importlib.import_module(module).sha256

@@ -1,4 +1,4 @@
-"""What audit keeps of a resource: its facts as JSON, without secrets."""
+"""What audit records of a resource: its facts as JSON, without secrets."""
 
 import dataclasses
 import enum

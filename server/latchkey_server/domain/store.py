@@ -1,6 +1,6 @@
 """What every package of the domain asks of storage: transactions, and in them revisions, audit and answered requests.
 
-Each package says in its own ``ports`` what its transactions hold besides. A ``Store`` of a transaction that holds
+Each package adds in its own ``ports`` what else its transactions hold. A ``Store`` of a transaction that holds
 everything serves all of them.
 """
 
@@ -27,7 +27,7 @@ class WorkspaceRevisions(Protocol):
         ...
 
     async def lock_revision(self, workspace_id: UUID) -> int:
-        """Return the current revision and keep every other mutation of the workspace waiting.
+        """Return the current revision, locked: every other mutation of the workspace waits.
 
         Raises WorkspaceNotFound.
         """
@@ -40,7 +40,7 @@ class WorkspaceRevisions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which audit events a list holds; what is None is not asked for."""
+    """Which audit events a list holds; None does not filter."""
 
     target_id: str | None = None
     actor_id: UUID | None = None
@@ -121,8 +121,8 @@ class Store(Protocol[Tx_co]):
 
 
 class ChangeListener(Protocol):
-    """Learns what this process has committed, before anybody is answered."""
+    """Learns what this process has committed, before the caller is answered."""
 
     def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
-        """Take account of changes, the last of which made ``revision``."""
+        """Apply changes, the last of which made ``revision``."""
         ...

@@ -1,4 +1,4 @@
-"""Field rules that several nouns share; violations are gathered, so that a caller sees all of them at once."""
+"""Field rules that several nouns share; violations are collected, so that a caller sees all of them at once."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from latchkey_server.domain.model import Json, RateLimit
 T = TypeVar("T")
 
 VIOLATIONS_MAX = 20
-"""Violations told at once: an answer's trailer has to stay below the 8 KiB that clients take."""
+"""Violations reported at once: an answer's trailer has to stay below the 8 KiB that clients accept."""
 
 NAME_MAX = 128
 MEMBER_MAX = 128
@@ -40,7 +40,7 @@ class Violations:
         self.found: list[Violation] = []
 
     def add(self, field: str, problem: str) -> None:
-        """Note that ``field`` breaks its rule; beyond VIOLATIONS_MAX no more are told."""
+        """Note that ``field`` breaks its rule; beyond VIOLATIONS_MAX none is added."""
         if len(self.found) < VIOLATIONS_MAX:
             self.found.append(Violation(self._path + field, problem))
 
@@ -68,7 +68,7 @@ def check_text(found: Violations, field: str, text: str, most: int) -> str:
 
 
 def check_storable(found: Violations, field: str, text: str) -> str:
-    """Return a text to be compared with stored ones after noting U+0000, which none of them can hold."""
+    """Return a text to compare with stored ones, after noting U+0000, which no stored text can hold."""
     if "\0" in text:
         found.add(field, "must not contain U+0000")
     return text
@@ -171,13 +171,13 @@ def check_ratelimits(found: Violations, field: str, limits: Sequence[RateLimit])
     check_count(found, field, limits, RATELIMITS_MAX)
     names: set[str] = set()
     for index, limit in enumerate(limits[:RATELIMITS_MAX]):
-        at = f"{field}[{index}]"
+        path = f"{field}[{index}]"
         if not _RATELIMIT_NAME.fullmatch(limit.name):
-            found.add(f"{at}.name", "must be 1 to 64 of [A-Za-z0-9_.-]")
+            found.add(f"{path}.name", "must be 1 to 64 of [A-Za-z0-9_.-]")
         if limit.name in names:
-            found.add(f"{at}.name", "must be unique in the list")
+            found.add(f"{path}.name", "must be unique in the list")
         names.add(limit.name)
-        check_range(found, f"{at}.limit", limit.limit, 1, UNITS_MAX)
+        check_range(found, f"{path}.limit", limit.limit, 1, UNITS_MAX)
         if not _WINDOW_MIN <= limit.window <= _WINDOW_MAX or limit.window.microseconds:
-            found.add(f"{at}.window", "must be whole seconds, 1 s to 31 days")
+            found.add(f"{path}.window", "must be whole seconds, 1 s to 31 days")
     return tuple(limits)

@@ -15,7 +15,7 @@ _SCHEME = "bearer "
 
 @dataclass(slots=True)
 class Credential(Confirmed):
-    """All that accepting a management secret may depend on; it and the workspace's ``revision`` are one snapshot."""
+    """All that accepting a management secret may depend on, read in one snapshot with the workspace's ``revision``."""
 
     management_key: ManagementKey
     root: bool
@@ -26,7 +26,7 @@ class Credential(Confirmed):
     history: History = field(compare=False)
     caller: Caller = field(init=False, compare=False)
     usable: bool = field(init=False, compare=False)
-    """Whether it was neither ended nor revoked: then only time is against it."""
+    """Whether it was neither ended nor revoked: then it is accepted until ``end_time``."""
     end_time: datetime | None = field(init=False, compare=False)
     methods: frozenset[str] = field(init=False, compare=False)
     cached: bool = field(default=False, init=False, compare=False, repr=False)
@@ -45,7 +45,7 @@ class Credential(Confirmed):
 def bearer_secret(authorization: str | None) -> str:
     """Return the secret of an ``authorization`` header; raises CredentialMissing, and CredentialInvalid for junk.
 
-    Management secrets are never imported: one with a wrong prefix or checksum is nobody's, and is not looked up.
+    Management secrets are never imported: one with a wrong prefix or checksum can't exist, and is not looked up.
     """
     secret = bearer_text(authorization)
     if not (secret.startswith(f"{MANAGEMENT_PREFIX}_") and well_formed(secret)):

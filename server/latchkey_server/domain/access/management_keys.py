@@ -42,7 +42,7 @@ _NO_TIME = timedelta(0)
 
 @dataclass(frozen=True, slots=True)
 class ManagementKeyFields:
-    """What Create and Update set. ``role`` None is what a caller did not say."""
+    """What Create and Update set. ``role`` is None if the caller gave none."""
 
     name: str = ""
     role: Role | None = None
@@ -68,7 +68,7 @@ class NewManagementKey:
 
 
 ManagementKeyEdit = Callable[[ManagementKeyFields, Violations], ManagementKeyFields]
-"""Makes the new fields of the old ones; what can't be read is noted."""
+"""Makes the new fields from the old ones; what can't be parsed is noted."""
 
 
 class ManagementKeys:
@@ -85,7 +85,7 @@ class ManagementKeys:
     async def create(
         self, origin: Origin, fields: ManagementKeyFields, found: Violations, *, all_workspaces: bool = False
     ) -> MutationResult[NewManagementKey]:
-        """Make a management key and its first secret; ``found`` holds what could not be read.
+        """Make a management key and its first secret; ``found`` holds what could not be parsed.
 
         Raises InvalidField, ApiNotFound and PermissionsExceeded.
         """
@@ -139,7 +139,7 @@ class ManagementKeys:
             before = await self._changeable(tx, origin.caller, management_key_id, etag)
             after = replace(_edited(before, edit), update_time=now, revision=revision)
             require_within(origin.caller, after.role, after.api_ids, after.all_workspaces)
-            # An api that it was bound to may be gone by now: that must not keep anything else from being changed.
+            # An api that it was bound to may be deleted by now, which must not block other changes.
             await _require_apis(tx, before.workspace_id, after.api_ids - before.api_ids)
             await tx.management_keys.update(after)
             if not _lasting_owner(after):
@@ -151,7 +151,7 @@ class ManagementKeys:
     async def rotate(
         self, origin: Origin, management_key_id: UUID, grace: timedelta
     ) -> MutationResult[NewManagementKey]:
-        """Make a new secret and end every older one at min(its end, now + grace), grace 0 as a fact.
+        """Make a new secret and end every older one at min(its end, now + grace); grace 0 marks it as ended.
 
         Raises ManagementKeyNotFound, ManagementKeyRevoked, InvalidField and PermissionsExceeded.
         """
@@ -300,7 +300,7 @@ def _lasting_owner(management_key: ManagementKey) -> bool:
 
 
 async def _require_other_owner(tx: Transaction, management_key: ManagementKey) -> None:
-    """Raise LastOwner unless another OWNER lasts; one that will expire keeps nobody from being locked out."""
+    """Raise LastOwner unless another OWNER lasts; one that will expire does not count."""
     if management_key.role is not Role.OWNER or management_key.api_ids:
         return
     if not await tx.management_keys.other_lasting_owner_exists(

@@ -29,7 +29,7 @@ class SecretRepository(Protocol):
         ...
 
     async def hold(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Return those that exist nowhere, and keep everybody else from adding them until this transaction ends."""
+        """Return those that exist nowhere, locked: nobody else adds one before this transaction ends."""
         ...
 
     async def of(self, workspace_id: UUID, holder_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Secret, ...]]:
@@ -37,7 +37,7 @@ class SecretRepository(Protocol):
         ...
 
     async def end(self, workspace_id: UUID, holder_id: UUID, end_time: datetime, at_once: bool) -> None:
-        """End every secret of a holder at min(its end, ``end_time``); ``at_once`` makes it a fact."""
+        """End every secret of a holder at min(its end, ``end_time``); ``at_once`` marks it as ended."""
         ...
 
 

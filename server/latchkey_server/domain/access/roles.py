@@ -57,12 +57,12 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = {
     "CreateWorkspace": _OWNERS,
     "ListWorkspaces": _OWNERS,
 }
-"""The roles that may call each method; a method that is not here can be called by nobody."""
+"""The roles that may call each method; nobody may call a method that is not here."""
 
 METHODS: Final[Mapping[Role, frozenset[str]]] = {
     role: frozenset(method for method, roles in ROLES.items() if role in roles) for role in Role
 }
-"""The same the other way round."""
+"""The methods that each role may call."""
 
 
 def require_role(caller: Caller, method: str) -> None:

@@ -42,7 +42,7 @@ _FILTERED_ROUNDS = 10
 _NO_TIME = timedelta(0)
 
 KeyEdit = Callable[[KeyFields, Violations], KeyFields]
-"""Makes the new fields of the old ones; what can't be read is noted."""
+"""Makes the new fields from the old ones; what can't be parsed is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Keys:
         return await self._store.read(work)
 
     async def list(self, caller: Caller, wanted: KeyFilter, size: int, cursor: str | None) -> Page[KeyView]:
-        """Return keys newest first. A status is decided on the derived state, so that a page may come short."""
+        """Return keys newest first. Statuses are filtered after reading, so that a page may come short."""
         narrowed = bound_filter(caller, wanted)
 
         async def work(tx: Transaction) -> Page[KeyView]:
@@ -139,7 +139,7 @@ class Keys:
         return await self._mutations.run(origin, work, _key_view(origin.caller))
 
     async def rotate(self, origin: Origin, key_id: UUID, grace: timedelta, etag: str = "") -> MutationResult[NewKey]:
-        """Make a new secret and end every older one at min(its end, now + grace), grace 0 as a fact.
+        """Make a new secret and end every older one at min(its end, now + grace); grace 0 marks it as ended.
 
         Raises KeyNotFound, EtagMismatch, InvalidField and KeyRevoked.
         """
@@ -228,7 +228,7 @@ class Keys:
     async def environments(
         self, caller: Caller, api_id: UUID | None, size: int, cursor: str | None
     ) -> Page[EnvironmentCount]:
-        """Return how many keys carry each label in use, by label: a label keeps its place while counts change."""
+        """Return how many keys carry each label in use, ordered by label: changing counts move none."""
         wanted = bound_filter(caller, KeyFilter(api_ids=frozenset({api_id} if api_id else ())))
         behind = label_cursor(cursor)
 
@@ -340,5 +340,5 @@ def _view_cursor(view: KeyView) -> str:
 
 
 def _only_labels_differ(before: KeyFields, after: KeyFields) -> bool:
-    kept = {name: getattr(before, name) for name in EDITABLE_WHEN_REVOKED}
-    return replace(after, **kept) == before
+    unchanged = {name: getattr(before, name) for name in EDITABLE_WHEN_REVOKED}
+    return replace(after, **unchanged) == before

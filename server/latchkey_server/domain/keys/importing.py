@@ -18,7 +18,7 @@ from latchkey_server.domain.validation import require_number
 ITEMS_MAX = 1_000
 HINT_MAX = 32
 VIOLATIONS_MAX = 8
-"""Violations told of one item: a thousand rejections have to fit into the answer, for it follows the commit."""
+"""Violations reported for one item: a thousand rejections must fit into the answer, for it follows the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class KeyImport:
             attempt = Attempt(maker, self._peppers, now)
             for item in items:
                 await attempt.prepare(item)
-            # Under every pepper, for another server may make its hashes with another one at the same moment.
+            # Under every pepper: another server may be hashing with another one at the same moment.
             attempt.reject_taken(await tx.secrets.hold(attempt.candidates()))
             await tx.secrets.claim(attempt.secrets())
             keys = [await maker.with_identity(key) for key in attempt.made()]
@@ -66,7 +66,7 @@ class KeyImport:
 
 
 class Attempt:
-    """The items of one import on their way: each is rejected at some step or becomes a key."""
+    """The items of one import in progress: each is rejected at some step or becomes a key."""
 
     def __init__(self, maker: KeyMaker, peppers: Peppers, now: datetime) -> None:
         self._maker = maker
@@ -93,7 +93,7 @@ class Attempt:
         self.results.append(key.key_id)
 
     def candidates(self) -> list[bytes]:
-        """Return every hash under which one of the secrets may already be kept."""
+        """Return every hash under which one of the secrets may already be stored."""
         return [candidate for _, _, candidates in self._pending.values() for candidate in candidates]
 
     def secrets(self) -> list[Secret]:
@@ -105,7 +105,7 @@ class Attempt:
         return [key for key, _, _ in self._pending.values()]
 
     def reject_taken(self, free: set[bytes]) -> None:
-        """Reject the items whose secret somebody has, under any pepper."""
+        """Reject the items whose secret is taken, under any pepper."""
         for index in [index for index, (_, _, hashes) in self._pending.items() if not free.issuperset(hashes)]:
             del self._pending[index]
             self.results[index] = errors.SecretRejected()
@@ -131,8 +131,8 @@ def _result_json(result: ImportResult) -> Json:
         case errors.ApiNotFound():
             return {"reason": result.reason, "details": result.details}
         case _:
-            told = [[violation.field, violation.problem] for violation in result.violations[:VIOLATIONS_MAX]]
-            return {"reason": result.reason, "violations": told}
+            shown = [[violation.field, violation.problem] for violation in result.violations[:VIOLATIONS_MAX]]
+            return {"reason": result.reason, "violations": shown}
 
 
 def _result_of(stored: Json) -> ImportResult:

@@ -39,7 +39,7 @@ class KeyDraft:
     prefix: str = ""
     ttl: timedelta | None = None
     found: tuple[Violation, ...] = ()
-    """What could not be read."""
+    """What could not be parsed."""
 
 
 class KeyMaker:
@@ -97,7 +97,7 @@ class KeyMaker:
         return replace(key, identity_id=await self.identity_id(key.fields.external_id))
 
     async def identity_id(self, external_id: str) -> UUID | None:
-        """Return the identity with this external id, made now if nobody had it; None for none."""
+        """Return the identity with this external id, made now if nobody had it; None for an empty one."""
         if not external_id:
             return None
         identity = self._identities.get(external_id)

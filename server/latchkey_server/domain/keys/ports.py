@@ -12,7 +12,7 @@ from latchkey_server.domain.tenants import ports as tenants
 
 @dataclass(frozen=True, slots=True)
 class KeyFilter:
-    """Which keys a list holds; what is None is not asked for. An empty ``api_ids`` means all."""
+    """Which keys a list holds; None does not filter. An empty ``api_ids`` means all."""
 
     api_ids: frozenset[UUID] = frozenset()
     labels: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class KeyRepository(Protocol):
     ) -> list[Key]:
         """Return up to ``limit`` keys, newest first, those older than ``before``.
 
-        Keys that a status can't be excluded for by stored facts alone are included.
+        A key is included if stored facts alone can't rule out its status.
         """
         ...
 
@@ -47,7 +47,7 @@ class KeyRepository(Protocol):
         ...
 
     async def update(self, key: Key) -> None:
-        """Replace what may change of a key, by its id; the label that its usage is summed under stays."""
+        """Replace what may change of a key, by its id; its attributed environment stays."""
         ...
 
     async def environments(
@@ -72,7 +72,7 @@ class KeyRepository(Protocol):
         ...
 
     async def lock_balance(self, workspace_id: UUID, key_id: UUID) -> Balance | None:
-        """Return a key's balance, or None, and keep everybody else from changing it until this transaction ends."""
+        """Return a key's balance, or None, locked: nobody else changes it until this transaction ends."""
         ...
 
     async def net_spend(self, workspace_id: UUID, since: Mapping[UUID, date | None]) -> Mapping[UUID, int]:

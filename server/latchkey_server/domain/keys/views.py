@@ -1,4 +1,4 @@
-"""Keys as KeyService returns them: the facts, and what is derived from them or kept beside them."""
+"""Keys as KeyService returns them: the facts, and what is derived from them or stored beside them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -14,7 +14,7 @@ NO_API: Final = UUID(int=0)
 
 
 class LabelCount(NamedTuple):
-    """How many verifications of a quarter of an hour were alike under a label; ``api_id`` may be NO_API."""
+    """How many equal verifications a label had in a quarter of an hour; ``api_id`` may be NO_API."""
 
     quarter: datetime
     environment: str
@@ -30,13 +30,13 @@ class LabelCount(NamedTuple):
 
 
 def by_label(rows: Iterable[CountRow], keys: Mapping[UUID, KeyFacts]) -> list[LabelCount]:
-    """Return the rows summed by label, sorted; what ``keys`` does not know counts as a secret that no key has."""
+    """Return the rows summed by label, sorted; a key that is not in ``keys`` counts as a secret that no key has."""
     # By the numbers of the ids: hashing and comparing ids themselves takes many times as long.
     labels = {key_id: (facts.attributed_environment, facts.api_id.int) for key_id, facts in keys.items()}
-    nowhere = ("", NO_API.int)
+    unknown = ("", NO_API.int)
     sums: dict[tuple[datetime, str, int, Code, int, str, str, bool, str, bool], int] = {}
     for quarter, key_id, code, caller, model, tag, tagged, prefix, other, verifications in rows:
-        environment, api = labels.get(key_id, nowhere)
+        environment, api = labels.get(key_id, unknown)
         group = (quarter, environment, api, code, caller.int, model, tag, tagged, prefix, other)
         sums[group] = sums.get(group, 0) + verifications
     return [

@@ -1,4 +1,4 @@
-"""ReportVerifications: what client caches decided by themselves, taken once by client and sequence (spec §4)."""
+"""ReportVerifications: what client caches decided by themselves, recorded once by client and sequence (spec §4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ _ByWorkspace = Mapping[UUID, Sequence[OutcomeCount]]
 
 
 class ClientReports:
-    """Takes reports; ``accepted`` is how far back their quarters may lie."""
+    """Records reports; ``accepted`` is how far back their quarters may lie."""
 
     def __init__(
         self, store: Store[Transaction], recorder: VerificationRecorder, clock: Clock, accepted: timedelta
@@ -81,19 +81,19 @@ class ClientReports:
             )
             for workspace_id in sorted(uses.keys() | counts.keys())
         ]
-        # Each workspace by itself, so that none fails another's; an empty report is the caller's own.
-        told = noted or [Noted(caller.workspace_id)]
-        return all([await self._recorder.record(report.client_id, report.sequence, part) for part in told])
+        # One transaction a workspace, so that none fails another's; an empty report is the caller's own.
+        parts = noted or [Noted(caller.workspace_id)]
+        return all([await self._recorder.record(report.client_id, report.sequence, part) for part in parts])
 
     async def _keys(self, counts: _ByWorkspace) -> Mapping[UUID, Mapping[UUID, KeyFacts]]:
-        """Return what there is to know of the keys that are told of."""
+        """Return the facts of the keys that are reported on."""
         if not counts:
             return {}
 
         async def work(tx: Transaction) -> Mapping[UUID, Mapping[UUID, KeyFacts]]:
             return {
-                workspace_id: await tx.usage.keys(workspace_id, sorted({count.key_id for count in told}))
-                for workspace_id, told in counts.items()
+                workspace_id: await tx.usage.keys(workspace_id, sorted({count.key_id for count in reported}))
+                for workspace_id, reported in counts.items()
             }
 
         return await self._store.read(work)
@@ -113,7 +113,7 @@ def _check(report: ClientReport) -> None:
 
 
 def _uses(caller: Caller, uses: Sequence[KeyUse], now: datetime) -> Mapping[UUID, Mapping[UUID, datetime]]:
-    """Return the uses by workspace, those that the caller may tell of; none lies ahead of now."""
+    """Return the uses that the caller may report, by workspace; one ahead of now becomes now."""
     found: dict[UUID, dict[UUID, datetime]] = {}
     for use in uses:
         workspace_id = use.workspace_id or caller.workspace_id
@@ -125,29 +125,29 @@ def _uses(caller: Caller, uses: Sequence[KeyUse], now: datetime) -> Mapping[UUID
 
 
 def _counts(caller: Caller, counts: Sequence[OutcomeCount], earliest: datetime, now: datetime) -> _ByWorkspace:
-    """Return the counts by workspace, those that the caller may tell of.
+    """Return the counts that the caller may report, by workspace.
 
-    None lies ahead of now, for a client's clock may; those from before ``earliest`` are passed over.
+    A quarter ahead of now, by a client's clock, becomes the current one; those before ``earliest`` are left out.
     """
     latest = quarter_of(now)
     found: dict[UUID, list[OutcomeCount]] = {}
     for count in counts:
         workspace_id = count.workspace_id or caller.workspace_id
-        told = caller.all_workspaces or workspace_id == caller.workspace_id
-        if told and count.quarter_time >= earliest:
+        allowed = caller.all_workspaces or workspace_id == caller.workspace_id
+        if allowed and count.quarter_time >= earliest:
             quarter = min(count.quarter_time, latest)
             found.setdefault(workspace_id, []).append(replace(count, quarter_time=quarter))
     return found
 
 
 def _rows(caller: Caller, counts: Sequence[OutcomeCount], keys: Mapping[UUID, KeyFacts]) -> list[CountRow]:
-    """Return the counts of keys that exist and that the caller's binding covers; others are passed over."""
+    """Return the counts of keys that exist and that the caller's binding covers; others are left out."""
     return [
         CountRow(
             quarter=count.quarter_time,
             key_id=count.key_id,
             code=count.code,
-            # Root's own keys are nobody's business in another workspace.
+            # Root's own keys are not shown to other workspaces.
             management_key_id=caller.management_key_id
             if count.workspace_id in (None, caller.workspace_id)
             else UNKNOWN,

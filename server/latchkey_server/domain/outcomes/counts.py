@@ -1,4 +1,4 @@
-"""Verifications counted by outcome: in memory, by what equal ones have in common, until they are flushed (spec §5).
+"""Verifications counted by outcome: equal ones together, in memory, until they are flushed (spec §5).
 
 Counts are at most once: what a killed process has not flushed is lost, and a flush that is repeated counts once.
 """
@@ -15,10 +15,10 @@ from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.domain.verify.model import Code
 
 COUNTS_MAX, TEXTS_MAX = 200_000, 20_000
-"""Different outcomes that a process holds between two flushes, in all, and with their free text of one workspace."""
+"""Different outcomes that a process holds between two flushes: in all, and of one workspace with their free text."""
 
 BEGUN_MAX = 10_000
-"""Tallies that count at the same time before they are gathered."""
+"""Tallies that count at the same time before they are added to the counts."""
 
 MODEL_MAX = 128
 _WORD = re.compile(r"([A-Za-z]{1,8})[_-]")
@@ -39,11 +39,11 @@ class CountKey(NamedTuple):
     prefix: str = ""
     """What an unknown secret began with."""
     other: bool = False
-    """Whether model, tags and prefix were too many to keep."""
+    """Whether this is the overflow: model, tags and prefix are then empty."""
 
 
 class VerificationCombination(NamedTuple):
-    """The free text that counts of a key and day keep apart."""
+    """The free text that the counts of a key and day are summed by."""
 
     management_key_id: UUID
     model: str
@@ -52,10 +52,10 @@ class VerificationCombination(NamedTuple):
 
 
 class CountRow(NamedTuple):
-    """How many verifications of a quarter of an hour were alike.
+    """How many equal verifications there were in a quarter of an hour.
 
-    Every verification is in one row that is not ``tagged``, and in one more for each of its tags. ``other`` marks what
-    is beyond the combinations kept apart; model, tag and prefix are then empty.
+    Every verification is in one row that is not ``tagged``, and in one more for each of its tags. ``other`` marks the
+    overflow; model, tag and prefix are then empty.
     """
 
     quarter: datetime
@@ -71,7 +71,7 @@ class CountRow(NamedTuple):
 
 
 class Tally:
-    """Counts verifications that get the same answer again and again, in one number."""
+    """The number of equal verifications from one ready answer, between two flushes."""
 
     __slots__ = ("key", "value")
 
@@ -87,8 +87,8 @@ Counts = Mapping[tuple[datetime, CountKey], int]
 class VerificationCounter:
     """Counts between two flushes; never fails and never waits.
 
-    Bounded by workspace and in all: of a workspace with too many different outcomes the free text is left out, and what
-    is then still too much is dropped.
+    Bounded by workspace and in all: beyond the bound of a workspace outcomes lose their free text, beyond the bound of
+    all they are dropped.
     """
 
     def __init__(self, most: int = COUNTS_MAX, texts_most: int = TEXTS_MAX) -> None:
@@ -106,28 +106,28 @@ class VerificationCounter:
         self._add(key, 1)
 
     def begin(self, tally: Tally) -> None:
-        """Take notice of a tally that was zero and begins to count; it counts in the quarter of the last ``look``."""
+        """Register a tally that was zero and begins to count; it counts in the quarter of the last ``look``."""
         if len(self._begun) >= BEGUN_MAX:
-            self._gather()
+            self._add_tallies()
         self._begun.append(tally)
 
     def look(self, now: datetime) -> None:
-        """Find out which quarter of an hour it is."""
+        """Move on to the quarter of an hour that ``now`` lies in."""
         if not self._quarter <= now < self._quarter_end:
-            self._gather()
+            self._add_tallies()
             self._quarter = quarter_of(now)
             self._quarter_end = self._quarter + QUARTER
 
     def take(self, but: Container[UUID] = ()) -> dict[UUID, Counts]:
-        """Return what was counted since the last time, by workspace, of all ``but`` some."""
-        self._gather()
+        """Return and remove what was counted, by workspace, except of the workspaces in ``but``."""
+        self._add_tallies()
         taken = {workspace_id: counts for workspace_id, counts in self._counts.items() if workspace_id not in but}
         for workspace_id, counts in taken.items():
             del self._counts[workspace_id]
             self._held -= len(counts)
         return dict(taken)
 
-    def _gather(self) -> None:
+    def _add_tallies(self) -> None:
         begun, self._begun = self._begun, []
         for tally in begun:
             self._add(tally.key, tally.value)
@@ -137,29 +137,28 @@ class VerificationCounter:
         counts = self._counts.get(key.workspace_id)
         if counts is None:
             counts = self._counts[key.workspace_id] = {}
-        at = (self._quarter, key)
-        counted = counts.get(at)
+        group = (self._quarter, key)
+        counted = counts.get(group)
         if counted is None and len(counts) >= self._texts_most:
-            at = (self._quarter, key._replace(model="", tags=(), prefix="", other=True))
-            counted = counts.get(at)
+            group = (self._quarter, key._replace(model="", tags=(), prefix="", other=True))
+            counted = counts.get(group)
         if counted is None:
             if self._held >= self._most:
                 self.dropped += number
                 return
             self._held += 1
-        counts[at] = (counted or 0) + number
+        counts[group] = (counted or 0) + number
 
 
 def counted_model(model: str | None) -> str:
-    """Return a model as it is counted: nothing where it is not sent, or is no text to keep."""
+    """Return a model as it is counted: empty if it was not sent, is too long or not printable."""
     return model if model and len(model) <= MODEL_MAX and model.isprintable() else ""
 
 
 def shown_prefix(secret: str) -> str:
-    """Return what may be told of an unknown secret, which may be good elsewhere.
+    """Return what may be shown of an unknown secret, which may be valid elsewhere.
 
-    The whole prefix of one that is whole by our own form; else what stands before the first `_` or `-`, if that is a
-    short word.
+    The prefix of a well-formed one; else what stands before the first `_` or `-`, if that is a short word.
     """
     if well_formed(secret):
         return secret.rpartition("_")[0]
@@ -208,7 +207,7 @@ def wanted_combinations(rows: Iterable[CountRow]) -> dict[KeyDay, dict[Verificat
 
 
 def summed(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[VerificationCombination]]) -> list[CountRow]:
-    """Return the rows, sorted, one a group; of the keys and days in ``bounded`` what is not tracked is ``other``."""
+    """Return the rows summed, sorted; of keys and days in ``bounded``, untracked combinations become ``other``."""
     sums: dict[_Group, CountRow] = {}
     for row in rows:
         counted = row

@@ -1,4 +1,4 @@
-"""When keys were last used: remembered in memory to a minute, until it is flushed; never in a verification's way."""
+"""When keys were last used: to the minute, in memory until it is flushed; no verification waits for it."""
 
 from collections.abc import Container, Mapping
 from datetime import datetime
@@ -17,21 +17,21 @@ class KeyUses:
 
     def touch(self, workspace_id: UUID, key_id: UUID, used_time: datetime) -> None:
         """Remember a use, to the minute; never fails and never waits."""
-        at = (workspace_id, key_id)
-        if at in self._pending or len(self._pending) < KEYS_MAX:
+        key = (workspace_id, key_id)
+        if key in self._pending or len(self._pending) < KEYS_MAX:
             minute = used_time.replace(second=0, microsecond=0)
-            self._pending[at] = max(minute, self._pending.get(at, minute))
+            self._pending[key] = max(minute, self._pending.get(key, minute))
         else:
             self.dropped += 1
 
     def take(self, but: Container[UUID] = ()) -> dict[UUID, Mapping[UUID, datetime]]:
-        """Return the uses since the last time, by workspace and key, of all workspaces ``but`` some."""
+        """Return and remove the uses, by workspace and key, except of the workspaces in ``but``."""
         taken: dict[UUID, dict[UUID, datetime]] = {}
-        kept: dict[tuple[UUID, UUID], datetime] = {}
+        left: dict[tuple[UUID, UUID], datetime] = {}
         for (workspace_id, key_id), used_time in self._pending.items():
             if workspace_id in but:
-                kept[workspace_id, key_id] = used_time
+                left[workspace_id, key_id] = used_time
             else:
                 taken.setdefault(workspace_id, {})[key_id] = used_time
-        self._pending = kept
+        self._pending = left
         return dict(taken)

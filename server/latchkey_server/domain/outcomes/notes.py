@@ -25,7 +25,7 @@ class VerificationNotes:
             self.use(verdict.record, verdict.decided_time, minute_of(verdict.decided_time))
 
     def use(self, record: Record, now: datetime, minute: int) -> None:
-        """Note the use of a key, to the minute; the same minute costs nothing twice."""
+        """Note the use of a key, to the minute; a second one in the same minute costs nothing."""
         if record.used_minute != minute:
             record.used_minute = minute
             self.uses.touch(record.key.workspace_id, record.key.key_id, now)
@@ -37,14 +37,14 @@ def minute_of(now: datetime) -> int:
 
 
 def count_key_of(caller: Caller, question: Question, prefix: str, verdict: Verdict) -> CountKey:
-    """Return what a verification is counted with; an unknown secret is the caller's workspace's matter."""
+    """Return what a verification is counted by; an unknown secret counts in the caller's workspace."""
     record = verdict.record
     workspace_id = caller.workspace_id if record is None else record.key.workspace_id
     return CountKey(
         workspace_id=workspace_id,
         key_id=UNKNOWN if record is None else record.key.key_id,
         code=verdict.code,
-        # Root's own keys, which serve all workspaces, are nobody's business inside one.
+        # Root's own keys, which serve all workspaces, are not shown inside one.
         management_key_id=caller.management_key_id if caller.workspace_id == workspace_id else UNKNOWN,
         model=counted_model(question.model),
         tags=question.tags,

@@ -13,14 +13,14 @@ from latchkey_server.domain.usage.combinations import KeyDay
 
 
 class VerificationRepository(Protocol):
-    """Counts of verifications, last uses of keys, and which reports of them were taken."""
+    """Counts of verifications, last uses of keys, and which reports of them were recorded."""
 
     async def advance(self, workspace_id: UUID, client_id: str, sequence: int, now: datetime) -> bool:
-        """Take a report as a client's last; False when it, or a later one, was taken before."""
+        """Record a report as a client's last; False if it or a later one was recorded before."""
         ...
 
     async def used(self, workspace_id: UUID, api_ids: frozenset[UUID], used: Mapping[UUID, datetime]) -> None:
-        """Record later uses of keys, of these apis if any are named; what is no key is passed over."""
+        """Record later uses of keys, of these apis if any are named; unknown keys are ignored."""
         ...
 
     async def combinations(
@@ -34,7 +34,7 @@ class VerificationRepository(Protocol):
         ...
 
     async def count_by_label(self, workspace_id: UUID, rows: Sequence[LabelCount]) -> None:
-        """Add to the counts by label, in order; last in a transaction, for it keeps others waiting."""
+        """Add to the counts by label, in order; last in a transaction, for others wait for its locks."""
         ...
 
     async def report(self, workspace_id: UUID, query: VerificationQuery) -> VerificationReport:

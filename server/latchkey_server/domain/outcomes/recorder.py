@@ -1,6 +1,6 @@
-"""Verifications written down: counts by outcome and last uses, once by client and sequence (spec §4, §5).
+"""Verifications recorded: counts by outcome and last uses, once by client and sequence (spec §4, §5).
 
-Client caches report what they decided, each process of a server what it decided; both are taken in the same way.
+Client caches and the processes of a server report what they decided; both are recorded in the same way.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ AT_A_TIME = 4
 """Workspaces that are flushed at the same time."""
 
 SEND_SECONDS = 5.0
-"""How long one is waited for before its batch is left for the next time."""
+"""How long a flush waits for one workspace before its batch is left for the next flush."""
 
 Tracked = dict[KeyDay, set[VerificationCombination]]
 
 
 class Noted(NamedTuple):
-    """What one report says of one workspace; ``api_ids`` are those that its client may tell of, all if empty."""
+    """What one report says of one workspace; ``api_ids`` are those that its client may report on, all if empty."""
 
     workspace_id: UUID
     rows: Sequence[CountRow] = ()
@@ -46,7 +46,7 @@ class Noted(NamedTuple):
 
 
 class VerificationRecorder:
-    """Writes reports down."""
+    """Records reports."""
 
     def __init__(self, store: Store[Transaction], clock: Clock) -> None:
         self._store = store
@@ -54,9 +54,9 @@ class VerificationRecorder:
         self._combinations: CombinationMemory[VerificationCombination] = CombinationMemory()
 
     async def record(self, client_id: str, sequence: int, noted: Noted) -> bool:
-        """Write what a client's report says of a workspace, and tell whether that was done before.
+        """Record what a client's report says of a workspace, and tell whether it had been recorded before.
 
-        Raises DatabaseUnavailable; whether it was written is then not known, and it is safe to send it again.
+        Raises DatabaseUnavailable; it may have been recorded then, and is safe to send again.
         """
         workspace_id = noted.workspace_id
 
@@ -92,9 +92,9 @@ class _Batch(NamedTuple):
 
 
 class VerificationFlush:
-    """Flushes what a process has counted, each batch under a number of its own until it is known to be written.
+    """Flushes what a process has counted; a batch keeps its sequence number until it is known to be written.
 
-    A workspace whose batch can't be written just now keeps none of the others from theirs.
+    A workspace whose batch can't be written at the moment does not delay the others.
     """
 
     def __init__(
@@ -121,16 +121,16 @@ class VerificationFlush:
             await self.flush()
 
     async def drain(self) -> None:
-        """Flush all there is, what was left of an earlier flush too; in an outage it is given up."""
+        """Flush everything, batches left by an earlier flush too; in an outage they are lost."""
         for _ in range(2):
             await self.flush()
 
     async def flush(self) -> None:
-        """Flush now; what can't be written is kept, and what was counted since for it waits for the next time."""
+        """Flush now; a batch that can't be written is left for the next flush, later counts of its workspace behind."""
         async with self._flushing:
             self._begin_batches()
-            room = asyncio.Semaphore(AT_A_TIME)
-            await asyncio.gather(*(self._send(batch, room) for batch in list(self._batches.values())))
+            slots = asyncio.Semaphore(AT_A_TIME)
+            await asyncio.gather(*(self._send(batch, slots) for batch in list(self._batches.values())))
 
     def _begin_batches(self) -> None:
         counts, uses = self._counter.take(self._batches), self._uses.take(self._batches)
@@ -138,16 +138,16 @@ class VerificationFlush:
             noted = Noted(workspace_id, rows_of(counts.get(workspace_id, {})), uses.get(workspace_id, {}))
             self._batches[workspace_id] = _Batch(next(self._sequences), noted)
 
-    async def _send(self, batch: _Batch, room: asyncio.Semaphore) -> None:
+    async def _send(self, batch: _Batch, slots: asyncio.Semaphore) -> None:
         noted = batch.noted
-        async with room:
+        async with slots:
             try:
                 async with asyncio.timeout(SEND_SECONDS):
                     await self._recorder.record(self._client_id, batch.sequence, noted)
             except (DatabaseUnavailable, TimeoutError):
                 return
             except Exception:
-                # It can't be written, now or ever.
+                # Another attempt would fail too.
                 self._counter.dropped += sum(row.verifications for row in noted.rows if not row.tagged)
                 del self._batches[noted.workspace_id]
                 raise

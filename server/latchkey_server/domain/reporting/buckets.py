@@ -88,7 +88,7 @@ def quarter_of(instant: datetime) -> datetime:
 
 @lru_cache(maxsize=1)
 def _zones() -> frozenset[str]:
-    # These two are whatever the machine makes of them.
+    # These two depend on the machine.
     return frozenset(available_timezones() - {"localtime", "Factory"})
 
 

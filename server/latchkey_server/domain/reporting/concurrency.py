@@ -1,4 +1,4 @@
-"""ReportConcurrency: how much of something goes on at once, in all and for one workspace, so that none takes it all."""
+"""ReportConcurrency: how many reports run at once, in all and of one workspace, so that none takes all slots."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ REPORTS_MAX, REPORTS_EACH = 8, 4
 
 
 class ReportConcurrency:
-    """Lets so many go on; the others wait in the order in which they came."""
+    """Lets ``most`` reports run, ``each`` of one workspace; the others wait in order of arrival."""
 
     def __init__(self, most: int = REPORTS_MAX, each: int = REPORTS_EACH) -> None:
         self._all = asyncio.Semaphore(most)
@@ -20,12 +20,12 @@ class ReportConcurrency:
 
     @asynccontextmanager
     async def one(self, workspace_id: UUID) -> AsyncIterator[None]:
-        """Take a share for as long as the context is open."""
-        share = self._each.setdefault(workspace_id, asyncio.Semaphore(self._each_most))
+        """Hold a slot while the context is open."""
+        own = self._each.setdefault(workspace_id, asyncio.Semaphore(self._each_most))
         self._users[workspace_id] = self._users.get(workspace_id, 0) + 1
         try:
-            # Its own first: who waits for others of its workspace keeps no other workspace waiting.
-            async with share, self._all:
+            # The workspace's slot first: who waits for it must not hold one that another workspace could use.
+            async with own, self._all:
                 yield
         finally:
             self._users[workspace_id] -= 1

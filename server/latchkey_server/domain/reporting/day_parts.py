@@ -11,7 +11,7 @@ QUARTERS = _DAY // QUARTER
 
 
 class DayPart(NamedTuple):
-    """The quarters of an hour from ``start`` to ``end``, not included, of a UTC day, and the number of their bucket."""
+    """The quarters of an hour [``start``, ``end``) of a UTC day, and the number of their bucket."""
 
     day: date
     start: int
@@ -42,5 +42,5 @@ def _parts(bucket: Bucket, number: int) -> list[DayPart]:
 
 
 def _quarter(instant: datetime, midnight: datetime) -> int:
-    """Return in which quarter of the day an instant lies, or the day's nearest end."""
+    """Return the quarter of the day that an instant lies in, clamped to the day."""
     return min(max((instant - midnight) // QUARTER, 0), QUARTERS)

@@ -71,7 +71,7 @@ class ReportRow(Generic[Dimension, Value]):
     group: dict[Dimension, Value]
     other: bool
     overflow: bool
-    """Whether the free text of the group stands for all that is beyond the combinations that are summed apart."""
+    """Whether the group is the overflow: everything beyond the tracked combinations, summed together."""
 
 
 @dataclass(frozen=True, slots=True)

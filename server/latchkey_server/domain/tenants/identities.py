@@ -34,10 +34,10 @@ class IdentityFields:
 
 
 IdentityEdit = Callable[[IdentityFields, Violations], IdentityFields]
-"""Makes the new fields of the old ones; what can't be read is noted."""
+"""Makes the new fields from the old ones; what can't be parsed is noted."""
 
 IdentityMake = Callable[[Violations], IdentityFields]
-"""Makes the fields of a new identity; what can't be read is noted."""
+"""Makes the fields of a new identity; what can't be parsed is noted."""
 
 
 def new_identity(workspace_id: UUID, external_id: str, now: datetime, revision: int) -> Identity:

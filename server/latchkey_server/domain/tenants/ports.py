@@ -24,7 +24,7 @@ class WorkspaceRepository(WorkspaceRevisions, Protocol):
         ...
 
     async def lock_bootstrap(self) -> None:
-        """Keep every other first start waiting until this transaction ends."""
+        """Make every other first start wait until this transaction ends."""
         ...
 
 

@@ -57,7 +57,7 @@ class NewWorkspace:
 
 
 WorkspaceEdit = Callable[[WorkspaceFields, Violations], WorkspaceFields]
-"""Makes the new fields of the old ones; what can't be read is noted."""
+"""Makes the new fields from the old ones; what can't be parsed is noted."""
 
 
 class Workspaces:
@@ -89,7 +89,7 @@ class Workspaces:
         return secret if await self._store.write(work) else None
 
     async def create(self, origin: Origin, fields: WorkspaceFields, found: Violations) -> MutationResult[NewWorkspace]:
-        """Make a tenant with its default api and first OWNER; ``found`` holds what could not be read.
+        """Make a tenant with its default api and first OWNER; ``found`` holds what could not be parsed.
 
         Raises RoleTooLow and InvalidField.
         """

@@ -1,7 +1,7 @@
-"""Which combinations of free text are kept apart: the first 1,000 of a key and UTC day (spec §5).
+"""Which combinations of free text are tracked: the first 1,000 of a key and UTC day (spec §5).
 
-What is kept apart is what the roll-ups hold, so that the bound holds over all servers and through restarts. A process
-remembers what it has seen there: combinations never go away, and most of what comes brings one that is known.
+The tracked ones are those in the roll-ups, so that the bound holds over all servers and through restarts. A process
+remembers what it has seen there: combinations never go away, and most events bring a known one.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 COMBINATIONS_MAX = 1_000
-"""Combinations that are kept apart for a key and a UTC day (spec §5)."""
+"""Combinations that are tracked for a key and a UTC day (spec §5)."""
 
 ALONE_FROM = 100
-"""From as many combinations of a key and day on, new ones are admitted by one transaction at a time: to get past the
-bound, ten of them would have to add a hundred each at the same moment."""
+"""With so many combinations of a key and day, new ones are admitted by one transaction at a time; with fewer, ten
+transactions would have to add a hundred each at the same moment to exceed the bound."""
 
 REMEMBERED_MAX = 200_000
 """Combinations that a process remembers."""
@@ -29,17 +29,17 @@ Wanted = Mapping[KeyDay, Mapping[C, None]]
 
 
 def admitted(known: set[C], wanted: Iterable[C], most: int = COMBINATIONS_MAX) -> set[C]:
-    """Return the known combinations and as many further ones, first come first served, as there is room for."""
-    kept = set(known)
+    """Return the known combinations and the first of the wanted ones, up to ``most`` in all."""
+    tracked = set(known)
     for combination in wanted:
-        if len(kept) >= most:
+        if len(tracked) >= most:
             break
-        kept.add(combination)
-    return kept
+        tracked.add(combination)
+    return tracked
 
 
 def undecided(wanted: Wanted[C], remembered: Mapping[KeyDay, set[C]]) -> list[KeyDay]:
-    """Return the keys and days of which some combination is not known to be kept apart, nor known to be beyond."""
+    """Return the keys and days with a combination that is neither known to be tracked nor known to overflow."""
     return [
         key_day
         for key_day, combinations in wanted.items()
@@ -48,7 +48,7 @@ def undecided(wanted: Wanted[C], remembered: Mapping[KeyDay, set[C]]) -> list[Ke
 
 
 def contended(wanted: Wanted[C], found: Mapping[KeyDay, set[C]]) -> list[KeyDay]:
-    """Return the keys and days of ``found`` that come near the bound: others may be admitting combinations just now."""
+    """Return the keys and days of ``found`` near the bound: others may be admitting combinations at this moment."""
     return [
         key_day
         for key_day, known in found.items()
@@ -57,8 +57,8 @@ def contended(wanted: Wanted[C], found: Mapping[KeyDay, set[C]]) -> list[KeyDay]
 
 
 def bounded(wanted: Wanted[C], tracked: Mapping[KeyDay, set[C]]) -> dict[KeyDay, set[C]]:
-    """Return those of the keys and days of which not everything wanted is kept apart."""
-    return {key_day: kept for key_day, kept in tracked.items() if not wanted[key_day].keys() <= kept}
+    """Return the tracked combinations of those keys and days for which a wanted one overflows."""
+    return {key_day: known for key_day, known in tracked.items() if not wanted[key_day].keys() <= known}
 
 
 Lock = Callable[[UUID, Sequence[UUID]], Awaitable[None]]
@@ -66,7 +66,7 @@ LookUp = Callable[[UUID, Sequence[KeyDay]], Awaitable[Mapping[KeyDay, set[C]]]]
 
 
 class CombinationMemory(Generic[C]):
-    """Remembers combinations that are kept apart, up to a bound; what is forgotten is looked up again."""
+    """Remembers tracked combinations, up to a bound; what is forgotten is looked up again."""
 
     def __init__(self, most: int = REMEMBERED_MAX) -> None:
         self._most = most
@@ -80,10 +80,10 @@ class CombinationMemory(Generic[C]):
     async def admit(
         self, workspace_id: UUID, wanted: Wanted[C], look_up: LookUp[C], lock: Lock
     ) -> dict[KeyDay, set[C]]:
-        """Return what is kept apart of the keys and days of which not everything wanted is known to be.
+        """Return the tracked combinations of the keys and days, except those whose wanted ones are all remembered.
 
-        ``look_up`` finds what the roll-ups hold, ``lock`` keeps others from admitting combinations of keys. What is
-        admitted is to be remembered once it is committed.
+        ``look_up`` finds what the roll-ups hold, ``lock`` makes others wait before they admit combinations of keys. The
+        caller passes the result to ``remember`` once it is committed.
         """
         remembered = self.of(workspace_id, wanted)
         open_ = undecided(wanted, remembered)

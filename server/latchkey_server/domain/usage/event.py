@@ -26,7 +26,7 @@ from latchkey_server.domain.validation import (
 
 _json = json.encoder.encode_basestring_ascii
 COST_MAX = 1_000_000 * NANOS
-# An answer's sums are int64: beyond it lie over nine thousand million maximal events, half that for total_tokens.
+# An answer's sums are int64, which hold over nine thousand million maximal events, half that for total_tokens.
 COUNT_MAX = UNITS_MAX
 EVENT_ID_MAX = 128
 TEXT_MAX = 128
@@ -155,7 +155,7 @@ def id_hash(source: str, event_id: str) -> bytes:
 def content_hash(event: UsageEvent) -> bytes:
     """Return 16 bytes over the fixed list of fields that make two events the same, as sent, before defaults."""
     member, requests, metadata = event.member, event.requests, event.metadata
-    # The compact JSON of a list of these, put together by hand: it is made for every event, and stands for ever.
+    # The compact JSON of a list of these, built by hand: it is made for every event, and must never change.
     occurred = event.occurred_time
     utc = occurred if occurred.tzinfo is UTC else occurred.astimezone(UTC)
     text = (

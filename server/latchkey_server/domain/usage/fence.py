@@ -1,4 +1,4 @@
-"""Waiting while somebody has a workspace's usage to themselves."""
+"""Waiting while a fence keeps others from recording for a workspace."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from latchkey_server.domain.usage.ports import UsageFenced
 T = TypeVar("T")
 
 PAUSE, ATTEMPTS = 0.02, 1_000
-"""Seconds between two tries, and how many there are: a fence falls by itself after a few seconds."""
+"""Seconds between two attempts, and how many there are: a fence expires after a few seconds."""
 
 
 async def unfenced(work: Callable[[], Awaitable[T]]) -> T:

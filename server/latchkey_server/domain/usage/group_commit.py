@@ -1,8 +1,8 @@
 """Group commits: what callers of one workspace submit at the same time is written together, in one transaction.
 
-While a workspace's group is being written the next one gathers, so that groups grow with the load by themselves; where
-several came together the next group waits a moment for as many. A lone submission waits for nobody, and workspaces
-don't wait for each other. When much waits, a second group of the workspace is prepared while the first one is written.
+While a workspace's group is being written the next one fills, so that groups grow with the load; after a group of
+several the next one waits a moment for as many. A lone submission does not wait, and workspaces don't wait for each
+other. When much is waiting, a second group of the workspace is prepared while the first one is written.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ PENDING_MAX = 200_000
 """Events that a process holds, waiting to be written; beyond them it refuses rather than grow."""
 
 PATIENCE = 0.005
-"""Seconds for which a group waits for as many as came together before."""
+"""Seconds for which a group waits for as many submissions as the one before it had."""
 
 Submitted = TypeVar("Submitted")
 Result = TypeVar("Result")
@@ -40,26 +40,26 @@ class _Waiting(NamedTuple, Generic[Submitted, Result]):
 
 
 class _Queue(Generic[Submitted, Result]):
-    """What waits of one workspace, and who is writing."""
+    """The waiting submissions of one workspace, and the tasks that write them."""
 
     __slots__ = ("pending", "size", "waiting", "writers")
 
     def __init__(self) -> None:
         self.waiting: list[_Waiting[Submitted, Result]] = []
         self.size = 0
-        """The events that wait."""
+        """The waiting events."""
         self.pending = 0
-        """Those that are being written as well."""
+        """The events that wait or are being written."""
         self.writers: set[asyncio.Task[None]] = set()
 
     def put(self, item: _Waiting[Submitted, Result]) -> None:
-        """Let a submission wait."""
+        """Add a submission."""
         self.waiting.append(item)
         self.size += item.size
         self.pending += item.size
 
     def take(self, most: int) -> list[_Waiting[Submitted, Result]]:
-        """Return the first that wait, up to ``most`` events or the first alone."""
+        """Remove and return the first submissions: up to ``most`` events, or the first alone."""
         size = taken = 0
         for item in self.waiting:
             if taken and size + item.size > most:
@@ -72,7 +72,7 @@ class _Queue(Generic[Submitted, Result]):
 
 
 class GroupCommit(Generic[Submitted, Result]):
-    """Gathers submissions by workspace and has them written; ``write`` gives a result for each, in order."""
+    """Groups submissions by workspace and has them written; ``write`` gives a result for each, in order."""
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class GroupCommit(Generic[Submitted, Result]):
         return await result
 
     def require_room(self, workspace_id: UUID, size: int) -> None:
-        """Raise Overloaded if so much more may not wait: no workspace may fill more than half of the room.
+        """Raise Overloaded if ``size`` more events may not wait: one workspace may fill at most half of the queue.
 
-        A workspace of which nothing waits is never refused.
+        A workspace with nothing pending is never refused.
         """
         queue = self._queues.get(workspace_id)
         if queue is not None and queue.pending:
@@ -123,7 +123,7 @@ class GroupCommit(Generic[Submitted, Result]):
             while group := queue.take(self._group_max):
                 await self._write_waited_for(workspace_id, queue, group)
                 if len(queue.writers) == 1 and len(queue.waiting) < len(group) > 1:
-                    # Those who came together are likely to come again: one transaction for all of them is cheaper.
+                    # Callers that came together are likely to come again: one transaction for all of them is cheaper.
                     await asyncio.sleep(PATIENCE)
         finally:
             self._leave(workspace_id, queue)
@@ -132,7 +132,7 @@ class GroupCommit(Generic[Submitted, Result]):
         queue.writers.remove(cast("asyncio.Task[None]", asyncio.current_task()))
         if not queue.writers:
             del self._queues[workspace_id]
-            # Only a writer that was cancelled leaves something.
+            # Only a cancelled writer leaves anything.
             for item in queue.take(sys.maxsize):
                 self.pending -= item.size
                 item.result.cancel()
@@ -140,7 +140,7 @@ class GroupCommit(Generic[Submitted, Result]):
     async def _write_waited_for(
         self, workspace_id: UUID, queue: _Queue[Submitted, Result], group: Sequence[_Waiting[Submitted, Result]]
     ) -> None:
-        """Write a group without those whose callers have given up: nobody would learn of it."""
+        """Write a group without the submissions whose callers have given up: nobody would see their results."""
         try:
             waited_for = [item for item in group if not item.result.done()]
             if waited_for:
@@ -157,7 +157,7 @@ class GroupCommit(Generic[Submitted, Result]):
         except LatchkeyError as error:
             _fail(group, error)
         except Exception as error:
-            # Something in it can't be written: only whoever sent that is to suffer.
+            # One of them can't be written: only its caller should see the error.
             if len(group) == 1:
                 _fail(group, error)
             else:

@@ -33,7 +33,7 @@ class Window(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """An event that nothing is wrong with by itself, with its identity and its content."""
+    """An event that is valid by itself, with the hashes of its identity and its content."""
 
     event: UsageEvent
     id_hash: bytes
@@ -44,9 +44,9 @@ Checked = Candidate | LatchkeyError
 
 
 class Prepared(NamedTuple):
-    """An item after all that can be decided without the identities recorded.
+    """An item after all checks that need no recorded identity.
 
-    ``stored`` is what would be recorded, ``error`` why nothing may be; ``candidate`` is None for what is no event.
+    ``stored`` is what would be recorded, ``error`` why nothing may be; ``candidate`` is None for an invalid event.
     """
 
     candidate: Candidate | None
@@ -58,7 +58,7 @@ _NEW, _DUPLICATE = ItemResult(Outcome.NEW), ItemResult(Outcome.DUPLICATE)
 
 
 def checked(item: ReportedItem) -> Checked:
-    """Return the candidate that an event is, or what is wrong with it whatever the time and the key."""
+    """Return an event as a candidate, or what is wrong with it whatever the time and the key."""
     if isinstance(item, LatchkeyError):
         return item
     try:
@@ -71,7 +71,7 @@ def checked(item: ReportedItem) -> Checked:
 def sort_out(caller: Caller, items: Sequence[Checked], keys: Mapping[UUID, KeyFacts], window: Window) -> list[Prepared]:
     """Return each item with what would be recorded of it, or why nothing may be."""
     return [
-        Prepared(None, None, item) if isinstance(item, LatchkeyError) else _ready(caller, item, keys, window)
+        Prepared(None, None, item) if isinstance(item, LatchkeyError) else _prepared(caller, item, keys, window)
         for item in items
     ]
 
@@ -97,12 +97,12 @@ def refused(sorted_out: Sequence[Sequence[Prepared]]) -> set[bytes]:
 
 
 def outcomes(sorted_out: Sequence[Sequence[Prepared]], recorded: Mapping[bytes, bytes]) -> list[list[ItemResult]]:
-    """Return what becomes of each item; ``recorded`` is id hash to content hash of what was there before."""
+    """Return what becomes of each item; ``recorded`` is id hash → content hash of what was recorded before."""
     known = dict(recorded)
     return [[_outcome(item, known) for item in items] for items in sorted_out]
 
 
-def _ready(caller: Caller, item: Candidate, keys: Mapping[UUID, KeyFacts], window: Window) -> Prepared:
+def _prepared(caller: Caller, item: Candidate, keys: Mapping[UUID, KeyFacts], window: Window) -> Prepared:
     event = item.event
     try:
         check_time(event, window.earliest, window.latest)

@@ -22,7 +22,7 @@ class EventRow:
 
 
 class UsageFenced(Exception):
-    """Somebody has a workspace's usage to themselves for a moment: begin again a little later."""
+    """A fence keeps others from recording for a workspace at the moment: begin again a little later."""
 
 
 class UsageRepository(Protocol):
@@ -31,16 +31,16 @@ class UsageRepository(Protocol):
     async def begin(self, workspace_id: UUID) -> None:
         """Keep labels from being moved until this transaction ends; raises UsageFenced while they are.
 
-        It comes before everything else in a transaction that records.
+        It is the first step of a transaction that records.
         """
         ...
 
     async def lock_keys(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> None:
-        """Keep everybody else from admitting combinations of these keys until this transaction ends."""
+        """Make everybody else who admits combinations of these keys wait until this transaction ends."""
         ...
 
     async def keys(self, workspace_id: UUID, key_ids: Sequence[UUID]) -> Mapping[UUID, KeyFacts]:
-        """Return what there is to know of the keys that exist, deleted ones included."""
+        """Return the facts of the keys that exist, deleted ones included."""
         ...
 
     async def known(self, workspace_id: UUID, id_hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
@@ -62,7 +62,7 @@ class UsageRepository(Protocol):
         ...
 
     async def roll_up(self, workspace_id: UUID, rollups: RollUps) -> None:
-        """Add to the roll-ups; last in a transaction, for it keeps others waiting."""
+        """Add to the roll-ups; last in a transaction, for others wait for its locks."""
         ...
 
     async def report(self, workspace_id: UUID, query: UsageQuery, order_by: Measure) -> UsageReport:

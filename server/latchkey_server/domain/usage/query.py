@@ -68,7 +68,7 @@ class UsageQueries:
 
 
 def default_range(start: datetime | None, end: datetime | None, now: datetime) -> Bucket:
-    """Return the range of a list of events: the 24 hours up to 5 minutes from now unless told otherwise."""
+    """Return the range of a list of events: by default the 24 hours up to 5 minutes from now."""
     until = end or now + timedelta(minutes=5)
     day = min(timedelta(hours=24), until - datetime.min.replace(tzinfo=UTC))
     return start or until - day, until

@@ -51,8 +51,8 @@ class UsageRecorder:
     async def report(self, caller: Caller, items: Sequence[ReportedItem]) -> list[ItemResult]:
         """Record the events and return a result for each, in order.
 
-        Raises InvalidField for their number, Overloaded and DatabaseUnavailable; then it is not known to be recorded,
-        and safe to send again.
+        Raises InvalidField for their number, Overloaded, and DatabaseUnavailable: then they may have been recorded, and
+        are safe to send again.
         """
         require_number("events", len(items), EVENTS_MAX)
         submission = Submission(caller, [checked(item) for item in items])
@@ -74,7 +74,7 @@ class UsageRecorder:
             return results, tracked
 
         results, tracked = await unfenced(lambda: self._store.write(work))
-        # Known only now: what is rolled back was never kept apart.
+        # Only after the commit: what is rolled back is not tracked.
         self._combinations.remember(workspace_id, tracked)
         return results
 
@@ -91,9 +91,9 @@ async def _claim(
 ) -> tuple[list[StoredEvent], list[list[ItemResult]]]:
     """Return the events to record, their identities claimed, and what becomes of each item.
 
-    What may be recorded is claimed unseen, since nearly all of it is new: only who finds an identity taken, by an
-    earlier call or by one that runs at this moment, compares with what is recorded. What may not be recorded is looked
-    up all the same, for identity comes before time and key (spec §5).
+    What may be recorded is claimed without a look-up, since nearly all of it is new: only identities found taken, by an
+    earlier or a concurrent call, are compared with what is recorded. What may not be recorded is looked up too, for
+    identity comes before time and key (spec §5).
     """
     fresh = first_of_each(sorted_out)
     claimed = await tx.usage.claim(workspace_id, [fresh[id_hash] for id_hash in sorted(fresh)])

@@ -40,7 +40,7 @@ class Measure(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """What is summed or listed; an empty tuple asks for nothing. Labels are those that keys carry now."""
+    """What is summed or listed; an empty tuple does not filter. Labels are those that keys carry now."""
 
     labels: tuple[str, ...] = ()
     unlabeled: bool = False
@@ -64,7 +64,7 @@ class Measures:
     cached_tokens: int = 0
 
     def require_in_range(self) -> None:
-        """Raise SumOutOfRange for a count beyond int64; money travels as whole dollars and has room for all of it."""
+        """Raise SumOutOfRange for a count beyond int64; money is sent as whole dollars, in which any sum fits."""
         counts = {
             "requests": self.requests,
             "input_tokens": self.input_tokens,

@@ -15,25 +15,25 @@ from latchkey_server.domain.usage.event import StoredEvent, UsageType
 
 
 class UsageCombination(NamedTuple):
-    """The free text of an event that roll-ups keep apart."""
+    """The free text of an event that roll-ups sum by."""
 
     member: str
     model: str
     task: str
     other: bool = False
-    """Whether it stands for all that are beyond the bound; the texts are then empty."""
+    """Whether it is the overflow; the texts are then empty."""
 
 
 OTHER = UsageCombination("", "", "", True)
 
 
 class KeyFacts(NamedTuple):
-    """What the recording of usage has to know of a key."""
+    """What recording usage needs to know of a key."""
 
     api_id: UUID
     member: str
     attributed_environment: str
-    """The label under which its usage is summed until upkeep moves it."""
+    """The label under which its usage is summed until upkeep has reattributed it."""
 
 
 class KeyQuarter(NamedTuple):
@@ -80,12 +80,12 @@ class RollUps(NamedTuple):
 
 
 Bounded = Mapping[KeyDay, set[UsageCombination]]
-"""What is kept apart of the keys and days that have more combinations than may be."""
+"""The tracked combinations of the keys and days that overflow."""
 
 SumKey = tuple[int, datetime, str, str, str]
 """The number of a key's id, a quarter of an hour, and member, model and task.
 
-Flat, and a number rather than an id: ids are hashed and compared in Python, which would take as long as the summing.
+Flat, and the number instead of the id: ids are hashed and compared in Python, which would take as long as the summing.
 """
 
 Summed = dict[SumKey, list[int]]
@@ -139,14 +139,14 @@ _Bounded = dict[tuple[int, datetime, str, str, str, bool], list[int]]
 
 
 def _within_bound(summed: Summed, by_number: Mapping[int, tuple[UUID, KeyFacts]], bounded: Bounded) -> _Bounded:
-    """Return the sums with what is beyond the bound as ``other``."""
+    """Return the sums with the overflow as ``other``."""
     if not bounded:
         return {(*group, False): sums for group, sums in summed.items()}
     by_key: _Bounded = {}
     for (number, quarter, member, model, task), sums in summed.items():
-        kept = bounded.get((by_number[number][0], quarter.date()))
+        tracked = bounded.get((by_number[number][0], quarter.date()))
         combination = UsageCombination(member, model, task)
-        if kept is not None and combination not in kept:
+        if tracked is not None and combination not in tracked:
             combination = OTHER
         _add(by_key, (number, quarter, *combination), sums)
     return by_key
@@ -157,5 +157,5 @@ def _add(into: dict[P, list[int]], group: P, sums: list[int]) -> None:
     if total is None:
         into[group] = sums.copy()
     else:
-        for at, added in enumerate(sums):
-            total[at] += added
+        for index, added in enumerate(sums):
+            total[index] += added

@@ -24,7 +24,7 @@ class Asked(NamedTuple):
     sha256: bytes
     question: Question
     prefix: str = ""
-    """What the secret begins with, so far as that may be told."""
+    """What the secret begins with, as far as that may be shown."""
 
 
 VerifyItem = Asked | LatchkeyError
@@ -59,17 +59,17 @@ class Verifier:
         looked_up: dict[int, VerifyAnswer] = {}
         while True:
             now, instant = self.clock(), self.instant()
-            answers = [looked_up.get(at) or self._at_once(caller, item, now, instant) for at, item in enumerate(items)]
-            waiting = [at for at, answer in enumerate(answers) if answer is None]
+            answers = [looked_up.get(i) or self._from_cache(caller, item, now, instant) for i, item in enumerate(items)]
+            waiting = [i for i, answer in enumerate(answers) if answer is None]
             if not waiting:
                 return [answer for answer in answers if answer is not None]
-            # What is at hand now is decided after the wait, by what is at hand then.
-            asked = [item for at in waiting if isinstance(item := items[at], Asked)]
+            # What is cached now is decided after the wait, by what is cached then.
+            asked = [item for i in waiting if isinstance(item := items[i], Asked)]
             known = await self._look_up(caller, asked)
             looked_up |= zip(waiting, self._decide_all(caller, asked, known), strict=True)
 
-    def _at_once(self, caller: Caller, item: VerifyItem, now: datetime, at: Instant) -> VerifyAnswer | None:
-        """Return the answer if all that it takes is at hand, else None; never waits."""
+    def _from_cache(self, caller: Caller, item: VerifyItem, now: datetime, at: Instant) -> VerifyAnswer | None:
+        """Return the answer if all that it takes is cached, else None; never waits."""
         if not isinstance(item, Asked):
             return item
         if item.question.freshness is not None:
@@ -121,7 +121,7 @@ def _decided(record: Record | None, question: Question, caller: Caller, now: dat
 
 
 def _binding(caller: Caller, freshness: Freshness | None) -> Freshness:
-    """Return what is demanded; a revision of a workspace that the caller can't see keys of says nothing to it."""
+    """Return what is demanded, without a revision of a workspace whose keys the caller can't see."""
     if freshness is None:
         return Freshness()
     wanted = freshness.min_revision

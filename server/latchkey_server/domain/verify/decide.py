@@ -27,8 +27,8 @@ from latchkey_server.domain.verify.model import (
 def decide(record: Record | None, question: Question, caller: Caller, now: datetime, *, stale: bool = False) -> Verdict:
     """Return the verdict: the first check that fails gives the code, else VALID.
 
-    ``stale`` says that the record is answered from during an outage. Raises UnknownRateLimit when the question names a
-    limit that neither the key nor its identity has.
+    ``stale`` says that the record is older than the hard bound, in an outage. Raises UnknownRateLimit when the question
+    names a limit that neither the key nor its identity has.
     """
     if record is None or not visible(record, question, caller, now):
         return Verdict(Code.NOT_FOUND, None, now)
@@ -46,7 +46,7 @@ def decide(record: Record | None, question: Question, caller: Caller, now: datet
 
 
 def visible(record: Record, question: Question, caller: Caller, now: datetime) -> bool:
-    """Tell whether this caller may learn of this key by this secret: anything else is NOT_FOUND and nothing more."""
+    """Tell whether this caller may learn of this key by this secret; otherwise it learns NOT_FOUND and no more."""
     key = record.key
     return (
         key.delete_time is None
@@ -61,9 +61,9 @@ def visible(record: Record, question: Question, caller: Caller, now: datetime) -
 def first_failing(record: Record, question: Question, now: datetime) -> Code:
     """Return the code of the first check that refuses the key, or VALID."""
     if record.open_checks is None:
-        record.open_checks = sum(1 << at for at, check in enumerate(CHECKS) if check.open_for(record))
-    for at, check in enumerate(CHECKS):
-        if record.open_checks >> at & 1 and check.asked(question) and not check.holds(record, question, now):
+        record.open_checks = sum(1 << index for index, check in enumerate(CHECKS) if check.open_for(record))
+    for index, check in enumerate(CHECKS):
+        if record.open_checks >> index & 1 and check.asked(question) and not check.holds(record, question, now):
             return check.code
     return Code.VALID
 
@@ -79,7 +79,7 @@ _DEGRADED = {
 class Check(NamedTuple):
     """One check: which keys have its rule, which questions ask it, what it demands, and what it shows to people.
 
-    ``settled`` says that the record alone decides it, so that a record which passes never has to be asked again.
+    ``settled`` says that the record alone passes it, so that it is not evaluated for each question.
     """
 
     code: Code

@@ -78,7 +78,7 @@ class Question:
     freshness: Freshness | None = field(init=False, compare=False, repr=False)
     """What is demanded beyond the hard bound, or None."""
     particular: bool = field(init=False, compare=False, repr=False)
-    """Whether an answer to it is good for this once only, though nothing has changed."""
+    """Whether its answer can't be reused, even if nothing has changed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "freshness", _freshness(self))
@@ -90,7 +90,7 @@ class Question:
 class Record(Confirmed):
     """All that a verdict on one secret may depend on; key and workspace's ``revision`` were read in one snapshot.
 
-    What can be known without the question is worked out once, when the record is made.
+    What does not depend on the question is computed once, when the record is made.
     """
 
     key: Key
@@ -112,19 +112,19 @@ class Record(Confirmed):
     ratelimits: tuple[RateLimit, ...] = field(init=False, compare=False)
     """The limits that apply: the key's own, then those of its identity that it does not override."""
     open_checks: int | None = field(default=None, compare=False, repr=False)
-    """The bits of the checks that may refuse the key, once it was decided on."""
+    """The bits of the checks that may refuse the key; set by the first decision."""
     used_minute: int = field(default=0, compare=False, repr=False)
     """The minute since 1970 in which its last use was noted."""
     answered: bool = field(default=False, compare=False, repr=False)
     """Whether transport has answered about this record before."""
     common: bytes | None = field(default=None, compare=False, repr=False)
-    """Where transport keeps what all answers about this record have in common, once there was more than one."""
+    """The serialised part that all answers about this record share; set by transport once there was more than one."""
     common_bare: bytes | None = field(default=None, compare=False, repr=False)
     """The same without metadata."""
     ready: Any = field(default=None, compare=False, repr=False)
-    """Where transport keeps its newest answer about this record."""
+    """Transport's newest ready answer about this record."""
     more_ready: dict[Any, Any] | None = field(default=None, compare=False, repr=False)
-    """Where transport keeps further ones, a few."""
+    """A few further ones."""
     footprint: int = field(default=0, init=False, compare=False, repr=False)
     """The bytes that a cache has counted for it."""
     cached: bool = field(default=False, init=False, compare=False, repr=False)
@@ -134,7 +134,7 @@ class Record(Confirmed):
 
     @property
     def metered(self) -> bool:
-        """Tell whether a budget is spent on it: then no cache may answer for it."""
+        """Tell whether verifications of it spend a budget: then no cache may answer for it."""
         return self.credits is not None or self.spend is not None
 
     @property
@@ -165,7 +165,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AppliedChange:
-    """One change that this process has taken account of; ``api_id`` is that of a key, if it is one's."""
+    """One change that this process has applied; ``api_id`` is the key's, if a key changed."""
 
     workspace_id: UUID
     revision: int

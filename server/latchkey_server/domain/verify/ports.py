@@ -1,4 +1,4 @@
-"""What verifications ask of the rest: records of keys, callers' credentials, somebody who takes notes, and the feed."""
+"""What verifications ask of the rest: records of keys, callers' credentials, notes, and the feed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from latchkey_server.domain.verify.model import AppliedChange, Question, Record,
 
 
 class RecordSource(Protocol):
-    """Where verifications get what is known of secrets, and callers their credentials, never staler than promised."""
+    """The source of records of secrets and of callers' credentials, never staler than promised."""
 
     def cached(self, sha256: bytes, /) -> Record | None:
         """Return the cached record of a secret, however old, or None; never waits."""
@@ -27,7 +27,7 @@ class RecordSource(Protocol):
         ...
 
     def grew(self, record: Record, more: int) -> None:
-        """Take account of bytes that a record has come to take, if it is cached."""
+        """Count bytes that a record takes in addition, if it is cached."""
         ...
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
@@ -71,7 +71,7 @@ class Feed(Protocol):
         ...
 
     async def caught_up(self) -> None:
-        """Wait for a look at everything that begins from now on; raises DatabaseUnavailable."""
+        """Wait for a poll of everything that begins after this call; raises DatabaseUnavailable."""
         ...
 
     def confirmed_at(self, workspace_id: UUID | None) -> Instant:
@@ -83,7 +83,7 @@ class Feed(Protocol):
         ...
 
     async def since(self, workspace_id: UUID, after: int, until: int) -> list[AppliedChange] | None:
-        """Return the changes behind ``after`` up to ``until``, or None if they are not all there any more.
+        """Return the changes behind ``after`` up to ``until``, or None if some are no longer stored.
 
         Raises DatabaseUnavailable.
         """

@@ -1,4 +1,4 @@
-"""Watching: who wants to learn of changes, and what waits for each of them, never without bound (spec §4)."""
+"""Watching: who receives changes, and what waits for each of them, within a bound (spec §4)."""
 
 import asyncio
 from collections import deque
@@ -13,12 +13,12 @@ from latchkey_server.domain.model import Caller, ChangeKind
 from latchkey_server.domain.verify.model import AppliedChange
 
 BACKLOG_MAX: Final = 1_000
-"""Events that may wait for one watcher: one that falls further behind loses them and is told RESET."""
+"""Events that may wait for one watcher: one that falls further behind loses them and receives RESET."""
 
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A watcher's nonce, behind everything applied before it; confirmed at an instant."""
+    """A watcher's nonce, sent behind everything applied before it; confirmed at an instant."""
 
     nonce: bytes
     confirmed_at: Instant
@@ -44,7 +44,7 @@ class Watch:
         self._put = 0
 
     def put(self, event: Event) -> None:
-        """Add an event; when too many wait, all of them give way to a RESET."""
+        """Add an event; when too many wait, a RESET replaces all of them."""
         if len(self._events) >= BACKLOG_MAX:
             self._events.clear()
             self._events.append(Reset(self._put))
@@ -54,7 +54,7 @@ class Watch:
         self._woken.set()
 
     def reset(self, revision: int | None = None) -> None:
-        """Let everything that waits give way to a RESET, at a revision or at the last one that was put."""
+        """Replace everything that waits by a RESET, at a revision or at the last one that was put."""
         self._put = self._put if revision is None else revision
         self._events.clear()
         self.put(Reset(self._put))
@@ -65,7 +65,7 @@ class Watch:
         self._events.clear()
 
     def wake(self) -> None:
-        """Have the watcher look at its credential."""
+        """Have the watcher check its credential."""
         self._woken.set()
 
     async def events(self, seconds: float) -> list[Event]:
@@ -108,19 +108,19 @@ class Watchers:
         return {watch.caller.workspace_id for watch in self._watches}
 
     def publish(self, changes: Sequence[AppliedChange]) -> None:
-        """Give changes to those who may learn of them."""
+        """Deliver changes to the watchers that may see them."""
         for watch in self._watches:
             for applied in changes:
-                _give(watch, applied)
+                _deliver(watch, applied)
 
     def reset(self, workspace_id: UUID, revision: int) -> None:
-        """Tell the watchers of a workspace to drop everything, and that it goes on from a revision."""
+        """Have the watchers of a workspace drop everything and go on from a revision."""
         for watch in self._watches:
             if watch.caller.all_workspaces or watch.caller.workspace_id == workspace_id:
                 watch.reset(revision)
 
 
-def _give(watch: Watch, applied: AppliedChange) -> None:
+def _deliver(watch: Watch, applied: AppliedChange) -> None:
     if applied.change.kind is ChangeKind.MANAGEMENT_KEY_CHANGED:
         watch.wake()
     elif visible(watch.caller, applied):
@@ -128,7 +128,7 @@ def _give(watch: Watch, applied: AppliedChange) -> None:
 
 
 def visible(caller: Caller, applied: AppliedChange) -> bool:
-    """Tell whether a watcher may learn of a change: not of another workspace, and not of a key of a foreign api."""
+    """Tell whether a watcher may see a change: none of another workspace, none of a key outside its binding."""
     if not caller.all_workspaces and caller.workspace_id != applied.workspace_id:
         return False
     match applied.change.kind:
