@@ -1,4 +1,4 @@
-"""The channel on which a commit tells every process that a workspace has changed."""
+"""The channel on which a commit notifies every process that a workspace has changed."""
 
 from typing import Final
 from uuid import UUID
@@ -10,7 +10,7 @@ _ADDED = "+"
 
 
 async def notify(connection: Connection, workspace_id: UUID, *, secret_added: bool) -> None:
-    """Tell of a change when this transaction commits."""
+    """Notify of a change when this transaction commits."""
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, f"{workspace_id}{_ADDED if secret_added else ''}")
 
 

@@ -1,4 +1,4 @@
-"""The pool of connections, and the one place where a driver's errors become the domain's."""
+"""The pool of connections, and the only code that turns a driver's errors into the domain's."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ else:
     Connection = Pool = Row = Any
 
 CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-"""What goes away when the whole transaction is run again."""
+"""What a retry of the whole transaction resolves."""
 
 OUTAGES = (
     OSError,
@@ -38,8 +38,8 @@ OUTAGES = (
 class Database:
     """A pool of connections to one PostgreSQL; it need not be reachable when this is made.
 
-    A statement that is slower than the pool's statement time is a DatabaseUnavailable where nothing is slow by nature
-    (look-ups), and else a matter of the call's own deadline, which is then to come first.
+    A statement that exceeds the pool's statement time-out raises DatabaseUnavailable. Only look-ups, which are never
+    slow, have a short one; for everything else the call's own deadline has to come first.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -47,26 +47,26 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection; raises DatabaseUnavailable for an outage in the taking or in the using of it.
+        """Lend a connection; raises DatabaseUnavailable for an outage while it is acquired or used.
 
-        A connection whose use was cut short is thrown away: giving it back would wait for the query.
+        A connection whose use was cut short is closed: releasing it would wait for the query.
         """
         try:
             connection = await self._pool.acquire()
         except OUTAGES:
             raise DatabaseUnavailable from None
-        whole = False
+        reusable = False
         try:
             yield connection
-            whole = True
+            reusable = True
         except OUTAGES:
             raise DatabaseUnavailable from None
         except Exception:
-            whole = True
+            reusable = True
             raise
         finally:
-            if not whole:
-                # One that the server has ended may have gone back to the pool by itself already.
+            if not reusable:
+                # The pool may already have taken back one that the server has ended.
                 with suppress(asyncpg.InterfaceError):
                     connection.terminate()
             await self._pool.release(connection)
@@ -75,8 +75,8 @@ class Database:
     async def transaction(self, *, snapshot: bool = False, readonly: bool = True) -> AsyncIterator[Connection]:
         """Lend a connection inside a transaction: read committed, or one ``snapshot`` that can't write if ``readonly``.
 
-        What is cut short is not rolled back in words: a stalled server would keep the caller waiting for the answer.
-        Its connection is ended instead, and the server rolls back by itself.
+        One that is cut short gets no ROLLBACK: a stalled server would keep the caller waiting for the answer. Its
+        connection is closed instead, and the server rolls back by itself.
         """
         async with self.connection() as connection:
             transaction = (
@@ -106,12 +106,12 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """Open a pool of up to ``pool_size`` connections.
 
-    ``timeout`` seconds bound the taking of a connection, and a statement unless ``statement_timeout`` says otherwise.
+    ``timeout`` seconds bound acquiring a connection, and each statement unless ``statement_timeout`` is given.
     """
     settings = {"application_name": "latchkey", "timezone": "UTC"}
     if statement_cache_size:
-        # A statement whose caller has given up is ended by PostgreSQL itself. Not behind a transaction pooler, which
-        # would not let this setting through.
+        # PostgreSQL itself ends a statement whose caller has given up. Not behind a transaction pooler, which does not
+        # pass this setting on.
         settings["statement_timeout"] = f"{(statement_timeout or timeout) + 1:.0f}s"
     pool = asyncpg.create_pool(
         dsn,
@@ -121,7 +121,7 @@ async def open_database(
         command_timeout=statement_timeout or timeout,
         statement_cache_size=statement_cache_size,
         init=_prepare,
-        reset=_keep,
+        reset=_no_reset,
         server_settings=settings,
     )
     # min_size=0: this sets the pool up without a connection, so that a server can start before its database.
@@ -151,5 +151,5 @@ def _jsonb(value: object) -> bytes:
     return b"\x01" + json.dumps(value).encode()
 
 
-async def _keep(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Nothing is ever set for a session, so that nothing need be reset: that would be a round trip a call."""
+async def _no_reset(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Reset nothing, since nothing is ever set for a session: a reset would be a round trip a call."""

@@ -8,9 +8,9 @@ from latchkey_server.storage.database import Connection
 
 
 async def pepper_trouble(connection: Connection, peppers: Peppers, now: datetime) -> str | None:
-    """Return what keeps this server from serving, in one line, or None; a new current pepper is then registered.
+    """Return why this server can't serve, in one line, or None after registering a new current pepper.
 
-    Registered only when all others are known: a server with the wrong peppers must not stop those with the right ones.
+    It registers only if it knows all others: a server with wrong peppers must not stop those with the right ones.
     """
     rows = await connection.fetch("SELECT pepper_id, check_value FROM pepper ORDER BY pepper_id")
     for row in rows:

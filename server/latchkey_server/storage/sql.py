@@ -1,12 +1,12 @@
-"""Building statements: numbered parameters for conditions that are only there when asked for."""
+"""Building statements: numbered parameters, and conditions that are added only when asked for."""
 
 from latchkey_server.domain.reporting.request import LabelFilter
 
 PLANNED_FOR_VALUES = "SET LOCAL plan_cache_mode = force_custom_plan"
-"""Has each statement of the open transaction planned for the values that it asks for.
+"""Has each statement of the open transaction planned for its own values.
 
-One that is prepared and asked again and again would be planned for no values in particular. Where much depends on them,
-on how wide a range is or how rare a label, PostgreSQL then may walk along the wrong index, or read whole tables.
+A prepared statement that runs often gets a generic plan. Where much depends on the values, on how wide a range is or
+how rare a label, PostgreSQL may then scan the wrong index, or read whole tables.
 """
 
 

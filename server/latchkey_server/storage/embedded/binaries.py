@@ -52,7 +52,7 @@ def _chosen_bindir(bindir: Path) -> Path:
 
 
 def _wheel_bindirs(package: str) -> Iterator[Path]:
-    # Where the package lies, without running its code: that starts servers in its own way.
+    # Find the package without running its code, which starts servers in its own way.
     spec = find_spec(package)
     for location in (spec and spec.submodule_search_locations) or ():
         yield from _newest_first(Path(location).glob("pginstall*/bin"))

@@ -4,7 +4,7 @@ A process of its own, started by file name with `python -I -S`, since code betwe
 server (preexec_fn) is not safe beside threads. It is loaded while still root, so that Python itself may lie
 where the unprivileged user cannot reach.
 
-    embedded_exec.py PARENT_PID UID GID DATA_FOLDER PROGRAM [ARGUMENT…]
+    launcher.py PARENT_PID UID GID DATA_FOLDER PROGRAM [ARGUMENT…]
 """
 
 import ctypes

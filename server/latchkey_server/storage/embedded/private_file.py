@@ -1,4 +1,4 @@
-"""A file of one's own that is there whole or not at all, whatever ends the process that writes it."""
+"""A private file that is complete or absent, whatever ends the process that writes it."""
 
 import os
 import secrets

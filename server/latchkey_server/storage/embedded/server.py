@@ -43,7 +43,7 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "max_connections": "100",
-    # Twice the default: reports read a month of hundreds of retagged keys again and again, until those are attributed.
+    # Twice the default: reports read a month of hundreds of retagged keys again and again, until upkeep moves those.
     "shared_buffers": "256MB",
     "min_wal_size": "80MB",
     "max_wal_size": "512MB",
@@ -107,7 +107,7 @@ class _Launcher:
     log_start: int
 
     async def start(self, data: Path, program: str, *arguments: str) -> asyncio.subprocess.Process:
-        # The loop's thread forks, and the context cannot outlive it: the parent's death is never told early.
+        # The loop's thread forks, and the context cannot outlive it: the parent-death signal never comes early.
         # The inherited lock says "in use" until the last process of a killed server is gone.
         # A session of its own keeps a terminal's Ctrl-C from stopping PostgreSQL before the service drained.
         return await asyncio.create_subprocess_exec(
@@ -129,8 +129,8 @@ class _Launcher:
                 f"User {self.account.name}, who runs PostgreSQL because root may not, cannot reach "
                 f"{lines[-1]}: keep both the installation and the data outside it, or {ELSEWHERE}"
             )
-        telling = [line for line in lines if any(word in line for word in ("FATAL:", "PANIC:", "rror:"))]
-        last = (telling or lines or ["it wrote nothing"])[-1]
+        causes = [line for line in lines if any(word in line for word in ("FATAL:", "PANIC:", "rror:"))]
+        last = (causes or lines or ["it wrote nothing"])[-1]
         return EmbeddedError(f"{what} failed: {last} (the whole log: {self.log_path})")
 
     def _lines_of_this_start(self) -> list[str]:
@@ -158,7 +158,7 @@ async def _start(home: DataDirectory, settings: Mapping[str, str], stack: AsyncE
 
 
 async def _prepare_cluster(home: DataDirectory, launcher: _Launcher, *, sync: bool) -> bool:
-    """Whether a cluster had to be made; one that was there is checked."""
+    """Whether a cluster had to be made; an existing one is checked."""
     if not home.version_file.exists():
         await _make_cluster(home, launcher, sync=sync)
         return True
@@ -168,7 +168,7 @@ async def _prepare_cluster(home: DataDirectory, launcher: _Launcher, *, sync: bo
 
 
 async def _make_cluster(home: DataDirectory, launcher: _Launcher, *, sync: bool) -> None:
-    """Made beside its place and renamed once complete: a kill leaves nothing that looks whole."""
+    """Made under another name and renamed once complete: a kill leaves nothing that looks complete."""
     if home.cluster.is_dir() and any(home.cluster.iterdir()):
         raise EmbeddedError(f"{home.cluster} holds files but no database: move it away, or {ELSEWHERE}")
     if home.half_made.exists():

@@ -71,7 +71,7 @@ KEY_COLUMNS = (
 def key_of(row: Row, *, with_metadata: bool = True) -> Key:
     """Return the key in a row that also has its identity's ``external_id``, or NULL.
 
-    Words that many keys share are kept once: a hundred thousand keys may be in memory.
+    Texts that many keys share are interned: a hundred thousand keys may be in memory.
     """
     return Key(
         workspace_id=row["workspace_id"],

@@ -1,4 +1,4 @@
-"""Secrets: the one global table of hashes, and what each workspace keeps of its own."""
+"""Secrets: the one global table of hashes, and what each workspace stores of its own."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -54,7 +54,7 @@ class PostgresSecrets:
         return claimed
 
     async def hold(self, hashes: Sequence[bytes]) -> set[bytes]:
-        # Sorted, as in claim. A row that is removed again keeps others waiting for the end of its transaction.
+        # Sorted, as in claim. A row inserted and removed still makes others wait until this transaction ends.
         rows = await self._connection.fetch(
             "INSERT INTO secret_hash (hash, workspace_id, holder, holder_id, secret_id) "
             "SELECT hash, $2, 0, $2, $2 FROM unnest($1::bytea[]) AS h(hash) "

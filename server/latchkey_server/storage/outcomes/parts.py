@@ -1,8 +1,8 @@
 """Where reports on verifications read from: counts by key or by label, as SQL.
 
 By label is enough where nothing is asked of single keys: a few rows a quarter of an hour, however many keys there are.
-Keys whose label has changed since they were attributed are moved on the way: their counts are added under their label
-of now and subtracted where they are attributed, so that a report follows the label at once.
+Reports correct for retagged keys: their counts are added under their current label and subtracted under the attributed
+one, so that a report follows the label at once.
 """
 
 from collections.abc import Sequence
@@ -19,28 +19,28 @@ from latchkey_server.storage.reporting.retagged import Retagged, moved_keys
 from latchkey_server.storage.reporting.statement import Span
 from latchkey_server.storage.sql import Conditions, asked_labels
 
-_KEPT = ("code", "management_key_id", "model", "tag", "prefix", "other")
-_NAMES = ", ".join(_KEPT)
-_COUNTED = ", ".join(f"v.{name}" for name in _KEPT)
+_COLUMNS = ("code", "management_key_id", "model", "tag", "prefix", "other")
+_NAMES = ", ".join(_COLUMNS)
+_COUNTED = ", ".join(f"v.{name}" for name in _COLUMNS)
 _KEY = "key k ON k.workspace_id = v.workspace_id AND k.key_id = v.key_id"
 
 
 def answered_by_label(query: VerificationQuery) -> bool:
-    """Tell whether the counts by label know all that a query asks about."""
+    """Tell whether the counts by label hold all that a query asks about."""
     wanted = query.wanted
-    # Unknown secrets are one key, and nothing but that tells them from a key that is not there.
+    # Only its key id distinguishes an unknown secret from a key that does not exist.
     return VerificationDimension.KEY not in query.group_by and not (wanted.key_ids or wanted.unknown_secrets)
 
 
 def asks_about_labels(query: VerificationQuery) -> bool:
-    """Tell whether it matters under which label a key is counted."""
+    """Tell whether an answer depends on the keys' labels: if not, retagged keys need no correction."""
     return VerificationDimension.ENVIRONMENT in query.group_by or bool(asked_labels(query.wanted))
 
 
 def part_by_key(query: VerificationQuery, where: Conditions) -> str:
     """Return a common table expression ``part`` with bucket, key_id, environment, api_id and the counts.
 
-    The key of an unknown secret joins no key: its own id, its label and its api are NULL.
+    An unknown secret joins no key: its key_id, its label and its api are NULL.
     """
     span = _Span(query, where)
     of_keys = Conditions(span.within)
@@ -57,7 +57,7 @@ def part_by_key(query: VerificationQuery, where: Conditions) -> str:
 def part_by_label(query: VerificationQuery, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``part`` as by key, without key_id.
 
-    ``moved`` are the keys that are counted under another label than they carry now.
+    ``moved`` are the retagged keys.
     """
     span = _Span(query, where)
     no_api = f"{where.bind(NO_API)}::uuid"
@@ -88,7 +88,7 @@ def part_by_label(query: VerificationQuery, where: Conditions, moved: Sequence[R
 
 
 def filter_part(where: Conditions, wanted: VerificationFilter) -> str:
-    """Return the filter of a report over ``part``; what is beyond the combinations kept apart matches no free text."""
+    """Return the filter of a report over ``part``; the overflow matches no free text."""
     filters = Conditions("true")
     filters.arguments = where.arguments
     labels = asked_labels(wanted)

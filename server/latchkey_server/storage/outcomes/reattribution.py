@@ -1,4 +1,4 @@
-"""Reattributing verifications: moving the counts of retagged keys to their label of now, with what the keys used."""
+"""Reattributing verifications: moving the counts of retagged keys to their current label, together with usage."""
 
 from collections.abc import Sequence
 from uuid import UUID

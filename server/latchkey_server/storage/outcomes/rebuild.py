@@ -1,6 +1,6 @@
-"""Rebuilding the verifications by label: from those by key, since nothing else is kept of a verification.
+"""Rebuilding the verifications by label: from those by key, since nothing else is stored of a verification.
 
-There must be no difference, since both change in one transaction; this is how to find out, and the way back.
+There must be no difference, since both change in one transaction; rebuilding finds and repairs one.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -39,7 +39,7 @@ _SPAN = """
 
 
 async def counted_days(connection: Connection, workspace_id: UUID) -> list[date]:
-    """Return the UTC days from the first to the last of which a workspace has counts of verifications."""
+    """Return the UTC days from the first to the last with counts of verifications of a workspace."""
     span = await connection.fetchrow(_SPAN, workspace_id)
     if span is None or span["first"] is None:
         return []
@@ -50,7 +50,7 @@ async def counted_days(connection: Connection, workspace_id: UUID) -> list[date]
 async def rebuild_counts(database: Database, workspace_id: UUID, day: date, *, write: bool) -> int:
     """Return how many counts by label of a day are not what those by key say; with ``write`` they are replaced.
 
-    To compare is one snapshot that keeps nobody waiting; to write has the workspace's counts to itself.
+    Comparing takes one snapshot and blocks nobody; writing has the workspace's counts to itself.
     """
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     where = (workspace_id, start, start + timedelta(days=1))

@@ -1,4 +1,4 @@
-"""Reports of verifications: which were taken, the uses of keys that they tell, and their counts by outcome."""
+"""Reports of verifications: which were recorded, the uses of keys in them, and their counts by outcome."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -31,18 +31,18 @@ _REST = {
 def _adding(table: str, of: Mapping[str, str]) -> str:
     """Return a statement that adds rows to a table of counts."""
     columns = {"quarter": "timestamptz", **of, **_REST}
-    place = ", ".join(name for name in columns if name != "verifications")
-    arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(columns.values(), 2))
+    group = ", ".join(name for name in columns if name != "verifications")
+    arrays = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(columns.values(), 2))
     return (
-        f"INSERT INTO {table} AS v (workspace_id, {place}, verifications) "
-        f"SELECT $1, * FROM unnest({arrays}) ON CONFLICT (workspace_id, {place}) "
+        f"INSERT INTO {table} AS v (workspace_id, {group}, verifications) "
+        f"SELECT $1, * FROM unnest({arrays}) ON CONFLICT (workspace_id, {group}) "
         "DO UPDATE SET verifications = v.verifications + excluded.verifications"
     )
 
 
 _COUNT = _adding("verification_key_quarter", _KEY)
 _COUNT_BY_LABEL = _adding("verification_label_quarter", _LABEL)
-# Place by place: as a join it may be answered by reading all that the workspace has.
+# Key and day one by one: a plain join may read all rows of the workspace.
 _COMBINATIONS = """
     SELECT p.key_id, p.day, c.*
     FROM unnest($2::uuid[], $3::date[]) AS p(key_id, day) CROSS JOIN LATERAL (

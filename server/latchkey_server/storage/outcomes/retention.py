@@ -23,9 +23,9 @@ _PORTION_OF_COUNTS = """
 
 
 async def forget_counts(database: Database, workspace_id: UUID, before: date) -> int:
-    """Remove a portion of the verification counts before a day, and return how many by key that were.
+    """Remove a portion of the verification counts before a day, and return how many of them were by key.
 
-    Whole quarters, so that what is left by key and by label is the same at any moment.
+    Whole quarters, so that the counts by key and by label agree at any moment.
     """
     async with database.connection() as connection:
         last = await connection.fetchval(_PORTION_OF_COUNTS, workspace_id, midnight(before), BATCH)

@@ -1,4 +1,4 @@
-"""Keys whose label has changed since they were attributed: what reports by label correct for on the way."""
+"""Retagged keys, whose label is not the attributed one any more: reports by label correct for them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from latchkey_server.storage.sql import Conditions
 
 
 class Retagged(NamedTuple):
-    """A key, its label of now, the label that it is attributed under, and its api."""
+    """A key, its current label, its attributed label, and its api."""
 
     key_id: UUID
     environment: str
@@ -18,7 +18,7 @@ class Retagged(NamedTuple):
 
 
 async def retagged_keys(connection: Connection, workspace_id: UUID) -> list[Retagged]:
-    """Return such keys of a workspace, in the snapshot of the open transaction."""
+    """Return the retagged keys of a workspace, in the snapshot of the open transaction."""
     rows = await connection.fetch(
         "SELECT key_id, environment, attributed_environment, api_id FROM key "
         "WHERE workspace_id = $1 AND environment <> attributed_environment",
@@ -30,8 +30,8 @@ async def retagged_keys(connection: Connection, workspace_id: UUID) -> list[Reta
 def moved_keys(where: Conditions, keys: Sequence[Retagged]) -> str:
     """Return a common table expression ``moved`` of keys.
 
-    Bound and not looked up again, so that a statement is planned for as many as there are: a planner that takes them
-    for a few sorts a hundred thousand rows to sum them up.
+    The keys are bound, not looked up again, so that a statement is planned for their number: a planner that expects
+    few of them sorts a hundred thousand rows to sum them up.
     """
     columns = map(list, zip(*keys, strict=True))
     key_ids, environments, attributed, api_ids = (where.bind(column) for column in columns)

@@ -21,12 +21,12 @@ _SETTINGS = f"SET LOCAL work_mem = '64MB'; SET LOCAL jit = off; {PLANNED_FOR_VAL
 
 @asynccontextmanager
 async def reading(connection: Connection) -> AsyncIterator[None]:
-    """Have what is read in the open transaction planned for what is asked, and sorted in memory.
+    """Have statements of the open transaction planned for their values, sorted in memory, and not compiled.
 
     Raises DeadlineExceeded.
 
-    A month of ten thousand keys by key is sorted and hashed in tens of megabytes, which would else be spilt to disk.
-    To compile a report takes longer than what is compiled saves.
+    A month of ten thousand keys by key is sorted and hashed in tens of megabytes, which would else spill to disk.
+    Compiling a report takes longer than it saves.
     """
     await connection.execute(_SETTINGS)
     try:
@@ -47,10 +47,10 @@ class Paging(NamedTuple):
 
 
 def paged(where: Conditions, parts: str, grouped: str, paging: Paging) -> str:
-    """Return a statement for the totals, first, and the rows of a page with one more to tell that more follow.
+    """Return a statement for the totals, first, and the rows of a page, with one more row if more follow.
 
     ``grouped`` is a query of (bucket, names, sums) over the common table expressions in ``parts``. Groups are ranked
-    over the whole range, those outside ``top`` made one, ``rest``, and then ordered by bucket, ``rest`` and ``order``.
+    over the whole range; those outside ``top`` become one, ``rest``. Rows come by bucket, ``rest`` and ``order``.
     """
     names, sums = paging.names, paging.sums
     summed = [f"sum({name}) AS {name}" for name in sums]
@@ -71,7 +71,7 @@ def _within_top(where: Conditions, paging: Paging) -> str:
         return f"shown AS (SELECT {_listed('bucket', 'false AS rest', *paging.names, *paging.sums)} FROM grouped)"
     groups = f"PARTITION BY {_listed(*paging.names)}"
     shown = [f"CASE WHEN NOT rest THEN {name} END AS {name}" for name in paging.names]
-    # Windows rather than a join of groups with themselves: a group may be NULL, which no hash would find again.
+    # Windows rather than a join of groups with themselves: a group may be NULL, which no join matches.
     return (
         f"summed AS (SELECT *, {paging.order} OVER ({groups}) AS total FROM grouped), "
         f"ranked AS (SELECT *, dense_rank() OVER (ORDER BY {_listed('total DESC', *paging.names)}) > "
@@ -100,8 +100,8 @@ class Span:
 class Grouping(Generic[Dimension]):
     """How a noun's dimensions become columns, and rows become groups again.
 
-    ``columns`` says what each dimension reads, ``texts`` which of them are free text, with an ``other`` for what is
-    beyond the combinations that are summed apart.
+    ``columns`` says what each dimension reads, ``texts`` which of them are free text, with an ``other`` for the
+    overflow.
     """
 
     def __init__(self, columns: Mapping[Dimension, str], texts: frozenset[Dimension], key: Dimension) -> None:
@@ -111,23 +111,23 @@ class Grouping(Generic[Dimension]):
 
     def select(self, group_by: Sequence[Dimension]) -> list[str]:
         """Return the columns to select and to group by, each with its name last."""
-        selected = [f"{self._columns[dimension]} AS g{at}" for at, dimension in enumerate(group_by)]
+        selected = [f"{self._columns[dimension]} AS g{index}" for index, dimension in enumerate(group_by)]
         return [*selected, "other AS overflow"] if self._texts.intersection(group_by) else selected
 
     def key_ids(self, group_by: Sequence[Dimension], rows: Sequence[Row]) -> set[UUID]:
-        """Return the keys that rows are groups of; the one of unknown secrets is none."""
+        """Return the keys that rows are grouped by; unknown secrets have none."""
         if self._key not in group_by:
             return set()
         column = f"g{group_by.index(self._key)}"
         return {row[column] for row in rows if not row["rest"] and row[column] is not None}
 
     def group(self, group_by: Sequence[Dimension], row: Row, keys: Mapping[UUID, ReportKey]) -> dict[Dimension, Any]:
-        """Return the group that a row sums, nothing for the rest of all groups; keys as they are shown."""
+        """Return the group that a row sums, empty for ``rest``; keys as reports show them."""
         if row["rest"]:
             return {}
-        values = {dimension: row[f"g{at}"] for at, dimension in enumerate(group_by)}
+        values = {dimension: row[f"g{index}"] for index, dimension in enumerate(group_by)}
         return {dimension: keys.get(value) if dimension is self._key else value for dimension, value in values.items()}
 
     def overflow(self, group_by: Sequence[Dimension], row: Row) -> bool:
-        """Tell whether a row sums what is beyond the combinations that are summed apart."""
+        """Tell whether a row sums the overflow."""
         return bool(self._texts.intersection(group_by)) and bool(row["overflow"])

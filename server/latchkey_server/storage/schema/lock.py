@@ -1,7 +1,7 @@
 """The one lock under which the schema is changed, by a migration or by upkeep; no tenant's request ever takes it.
 
-It is asked for again and again, never waited for: a session that waits in a statement keeps its snapshot meanwhile, and
-CREATE INDEX CONCURRENTLY, which one who has the lock may be at, waits until all older snapshots are gone.
+It is polled, never waited for: a session that waits in a statement holds its snapshot meanwhile, and CREATE INDEX
+CONCURRENTLY, which the holder of the lock may be running, waits until all older snapshots are gone.
 """
 
 import asyncio
@@ -32,23 +32,23 @@ async def take_schema_lock(connection: Connection) -> bool:
 
 @asynccontextmanager
 async def schema_transaction(connection: Connection) -> AsyncIterator[None]:
-    """Open a transaction for whose length nobody else changes the schema."""
-    told = False
+    """Open a transaction that holds the lock."""
+    logged = False
     while True:
         async with connection.transaction():
             if await take_schema_lock(connection):
                 yield
                 return
-        told = told or await _tell_holders(connection)
+        logged = logged or await _log_holders(connection)
         await asyncio.sleep(_ASK_SECONDS)
 
 
 @asynccontextmanager
 async def schema_session(connection: Connection) -> AsyncIterator[None]:
-    """Let nobody else change the schema meanwhile; needs a session of its own, which a transaction pooler has not."""
-    told = False
+    """Hold the lock for a session, which has to be one of its own, not a transaction pooler's."""
+    logged = False
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
-        told = told or await _tell_holders(connection)
+        logged = logged or await _log_holders(connection)
         await asyncio.sleep(_ASK_SECONDS)
     try:
         yield
@@ -56,7 +56,7 @@ async def schema_session(connection: Connection) -> AsyncIterator[None]:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
-async def _tell_holders(connection: Connection) -> bool:
+async def _log_holders(connection: Connection) -> bool:
     pids = [row["pid"] for row in await connection.fetch(_HOLDERS, _LOCK)]
     log.info("waiting for another process that changes the schema", pids=pids)
     return True

@@ -1,4 +1,4 @@
-"""Who keeps a migration waiting: looked up from another session, for the one that waits can't ask."""
+"""Who blocks a migration: looked up from another session, for the one that waits can't ask."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,14 +13,14 @@ from latchkey_server.storage.database import Database
 
 _LOOK_SECONDS: Final = 0.25
 
-# Never what they ask: it may hold what is a tenant's. The state of other users' sessions may be hidden from us.
+# Never their queries, which may hold a tenant's data. The state of other users' sessions may be hidden from us.
 _BLOCKERS = "SELECT pid, state FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids($1)) ORDER BY pid"
 
 log = structlog.get_logger("latchkey")
 
 
 class LockWaits:
-    """Those that a session was last seen to wait for, in words; empty while it was never seen waiting."""
+    """The sessions that a session was last seen waiting for, in words; empty if it was never seen waiting."""
 
     def __init__(self, database: Database, pid: int, what: str) -> None:
         self.blockers = ""
@@ -30,7 +30,7 @@ class LockWaits:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Look again and again until the context is left, and log whoever is new."""
+        """Look repeatedly until the context is left, and log new blockers."""
         task = asyncio.create_task(self._run())
         try:
             yield
@@ -42,7 +42,7 @@ class LockWaits:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            # What can't be seen now may be seen next time; nothing depends on it.
+            # A failed look is repeated soon; nothing depends on it.
             with suppress(LatchkeyError, asyncpg.PostgresError):
                 await self._look()
 

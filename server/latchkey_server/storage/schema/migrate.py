@@ -17,7 +17,7 @@ from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.schema.lock import schema_session, schema_transaction
 from latchkey_server.storage.schema.lock_waits import LockWaits
 
-# What a server of the release before reads and writes of it stays as it is; `checksum` is added to it.
+# A server of the release before reads and writes these columns, so they stay; `checksum` is added to them.
 _RECORD = (
     "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, "
     "breaking boolean NOT NULL, apply_time timestamptz NOT NULL DEFAULT now())"
@@ -27,7 +27,7 @@ _HAS_CHECKSUMS = (
 )
 _PARTING = re.compile(r"^-- then$", re.MULTILINE)
 _UNHURRIED: Final = 7 * 86_400.0
-"""What a statement outside a transaction may take: it keeps nobody waiting, and an index of years takes hours."""
+"""Seconds that a statement outside a transaction may take: it blocks nobody, and an index over years takes hours."""
 
 
 class MigrationError(Exception):
@@ -59,7 +59,7 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """Return the SHA-256 of the file, by which the database knows it again."""
+        """Return the SHA-256 of the file, by which the database recognises it."""
         return sha256(self.sql.encode()).hexdigest()
 
     def _says(self, mark: str) -> bool:
@@ -71,7 +71,7 @@ class Migration:
 class Patience:
     """How long a migration waits for locks of others.
 
-    Whoever comes after it waits behind it, verifications too: ``lock_seconds`` at a time, with pauses between.
+    It waits ``lock_seconds`` at a time, with pauses between: whoever comes after it waits behind it, verifications too.
     """
 
     lock_seconds: float = 2.0
@@ -108,9 +108,9 @@ async def migrate(
 ) -> list[str]:
     """Run the migrations that are missing and return their names.
 
-    Each is whole or not there at all; one outside a transaction that was cut short is begun again. Raises
-    MigrationError if one that was applied has been changed since, or if others keep their locks for too long; a second
-    connection of the database tells who they are (docs/decisions/0007).
+    Each is applied as a whole or not at all; one outside a transaction that was cut short begins again. Raises
+    MigrationError if an applied one has been changed since, or if others hold their locks for too long; a second
+    connection of the database finds out who they are (docs/decisions/0007).
     """
     known = migrations() if known is None else known
     async with database.connection() as connection:
@@ -128,7 +128,7 @@ class _Runner:
         self._patience = patience
 
     async def prepare(self, known: Sequence[Migration]) -> None:
-        """Make sure that what was applied is recorded, and is what these files say."""
+        """Record the checksums that are missing; raises MigrationError if a file has changed since it was applied."""
         await self._patiently("schema_migration", lambda: self._prepare(known))
         if changed := _changed(known, await _applied(self._connection)):
             raise MigrationError(changed)
@@ -161,7 +161,7 @@ class _Runner:
             await self._connection.execute(_RECORD)
             if not await self._connection.fetchval(_HAS_CHECKSUMS):
                 await self._connection.execute("ALTER TABLE schema_migration ADD COLUMN checksum text")
-            # Those of before checksums were recorded, or of a server of that time, are taken as they are now.
+            # Files applied by a server that recorded no checksums are taken to be unchanged.
             await self._connection.executemany(
                 "UPDATE schema_migration SET checksum = $2 WHERE number = $1 AND checksum IS NULL",
                 [(migration.number, migration.checksum) for migration in known],
@@ -177,7 +177,7 @@ class _Runner:
         return True
 
     async def _outside(self, migration: Migration) -> bool:
-        # No lock_timeout: what waits here, as CREATE INDEX CONCURRENTLY for older transactions, keeps nobody waiting.
+        # No lock_timeout: what waits here, as CREATE INDEX CONCURRENTLY for older transactions, blocks nobody.
         async with schema_session(self._connection):
             if migration.number in await _applied(self._connection):
                 return False
@@ -205,7 +205,7 @@ async def _applied(connection: Connection) -> Mapping[int, str | None]:
     """Return the checksum of every migration that was applied, None where none is recorded."""
     if await connection.fetchval("SELECT to_regclass('schema_migration')") is None:
         return {}
-    # Through the row's JSON: where no new server has migrated yet, the column is not there.
+    # Through the row's JSON: the column is missing until a server that adds it has migrated.
     rows = await connection.fetch("SELECT number, to_jsonb(m) ->> 'checksum' AS checksum FROM schema_migration AS m")
     return {row["number"]: row["checksum"] for row in rows}
 

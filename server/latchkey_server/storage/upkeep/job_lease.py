@@ -1,6 +1,6 @@
-"""Leases: what one server at a time is to do, and not before a while has passed since it was done.
+"""Job leases: a job runs on one server at a time, and not before some time has passed since it was done.
 
-The database's clock decides. A holder that dies is followed by another once its lease has ended.
+The database's clock decides. When a holder dies, another server takes over once the lease has ended.
 """
 
 import secrets
@@ -21,7 +21,7 @@ class JobLease:
         self._holder = secrets.token_hex(8)
 
     async def take(self, every: timedelta = timedelta(0)) -> bool:
-        """Take the lease, or keep it; False while another one holds it, or when it was done less than ``every`` ago."""
+        """Take or renew the lease; False while another one holds it, or if the job was done less than ``every`` ago."""
         async with self._database.connection() as connection:
             taken = await connection.fetchval(
                 "INSERT INTO job_lease AS l (name, holder, end_time) VALUES ($1, $2, now() + $3) "
@@ -37,7 +37,7 @@ class JobLease:
         return bool(taken)
 
     async def give_back(self, *, done: bool) -> None:
-        """End the lease at once, and tell whether it is done."""
+        """End the lease at once; ``done`` records that the job was done."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE job_lease SET holder = '', end_time = '-infinity', "

@@ -1,4 +1,4 @@
-"""Upkeep of the database: partitions ahead, what is past its time away, days that are over packed, labels reattributed.
+"""Upkeep of the database: creates partitions ahead, applies retention, packs days that are over, reattributes labels.
 
 Every step works in portions, each a short transaction, and may be cut short anywhere: the next run goes on from there.
 """
@@ -31,7 +31,7 @@ from latchkey_server.storage.usage.retention import (
 
 ATTEMPTS = 10
 SHORT_LIVED = timedelta(days=1)
-"""How long changes, answered requests and reports of clients are kept."""
+"""How long changes, answered requests and reports of clients are retained."""
 
 T = TypeVar("T")
 
@@ -40,10 +40,10 @@ log = structlog.get_logger("latchkey")
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long things are kept; None means for ever."""
+    """How long data is retained; None means for ever."""
 
     accepted: timedelta
-    """How far back events are accepted, so that days that far back have their partition."""
+    """How far back events are accepted; days that far back need their partitions."""
     events: timedelta | None
     identities: timedelta | None
     counts: timedelta
@@ -69,7 +69,7 @@ class LeaseLost(Exception):
 
 
 class Maintenance:
-    """Runs upkeep; before each portion ``still_ours`` says whether it is to go on."""
+    """Runs upkeep; ``still_ours`` decides before each portion whether to go on."""
 
     def __init__(
         self, database: Database, retention: Retention, still_ours: Callable[[], Awaitable[bool]], now: datetime
@@ -83,7 +83,7 @@ class Maintenance:
     async def run(self) -> UpkeepResult:
         """Do all of it; raises DatabaseUnavailable and LeaseLost.
 
-        What fails for one workspace is told and left for the next run; it keeps nothing from being done for the others.
+        What fails for one workspace is logged and left for the next run; the other workspaces are not affected.
         """
         async with self._database.connection() as connection:
             self.done.partitions_made += await ensure_partitions(connection, self._now, self._retention.accepted)
@@ -97,7 +97,7 @@ class Maintenance:
         return self.done
 
     async def reattribute(self) -> None:
-        """Move what retagged keys used to their labels of now."""
+        """Reattribute the usage and the verifications of retagged keys."""
         for workspace_id in await retagged_workspaces(self._database):
             await self._attempt(self._reattribute, workspace_id)
 
@@ -117,7 +117,7 @@ class Maintenance:
             self.done.keys_reattributed += moved
             if not moved:
                 return
-            # As long for those who record as for us.
+            # Recording gets as much time as this took.
             await asyncio.sleep(time.monotonic() - begun)
 
     async def _pack(self, workspace_id: UUID) -> None:
@@ -150,7 +150,7 @@ class Maintenance:
             self.done.counts_forgotten += forgotten
 
     async def _portion(self, step: Callable[..., Awaitable[T]], *arguments: object) -> T:
-        """Do one portion; whoever records the same keys at this moment may make it begin again."""
+        """Do one portion; a conflict with others who record the same keys makes it begin again."""
         for _ in range(ATTEMPTS):
             if not await self._still_ours():
                 raise LeaseLost

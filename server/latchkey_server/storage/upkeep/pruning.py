@@ -1,4 +1,4 @@
-"""What is kept for a day only: changes that every cache has seen, and what a repeated request is recognised by."""
+"""What is retained for a day only: changes that every cache has seen, and what a repeated request is recognised by."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,7 +1,7 @@
-"""Reattribution: moving what a retagged key used, and its verifications, to its label of now, in the roll-ups by label.
+"""Reattribution: moving the usage and verifications of retagged keys to their current label, in roll-ups by label.
 
-Until that is done each report does it on the way. Some keys at a time, for a moment; nobody records for the workspace
-meanwhile, and everybody does between two moments.
+Until then each report corrects for them. Each transaction moves some keys, for a moment behind a fence; between two
+such moments everybody records.
 """
 
 import time
@@ -28,7 +28,7 @@ async def reattribute_some(database: Database, workspace_id: UUID) -> int:
 
 
 async def _reattribute_alike(connection: Connection, workspace_id: UUID) -> int:
-    """Move keys that go the same way together, so that each row of a label is written once, and return their number."""
+    """Move keys between the same labels together, so that each row of a label is written once; return their number."""
     key = await connection.fetchrow(
         "SELECT environment, attributed_environment, api_id FROM key "
         "WHERE workspace_id = $1 AND environment <> attributed_environment ORDER BY key_id LIMIT 1",
@@ -53,7 +53,7 @@ async def _reattribute_alike(connection: Connection, workspace_id: UUID) -> int:
 
 
 async def retagged_workspaces(database: Database) -> list[UUID]:
-    """Return the workspaces with keys that are to be moved."""
+    """Return the workspaces with retagged keys."""
     async with database.connection() as connection:
         rows = await connection.fetch(
             "SELECT DISTINCT workspace_id FROM key WHERE environment <> attributed_environment"

@@ -11,7 +11,7 @@ from latchkey_server.storage.usage.rebuild import Differences, rebuild_day, wron
 
 
 async def rebuild_usage(database: Database, *, write: bool) -> AsyncIterator[tuple[UUID, str, Differences]]:
-    """Rebuild every day of every workspace whose rows are retained, and its verifications, and yield what was found."""
+    """Rebuild every day of every workspace whose rows are retained, and its verifications; yield the differences."""
     async with database.connection() as connection:
         days = sorted(await existing_days(connection) | await _stranded_days(connection))
         rows = await connection.fetch("SELECT workspace_id FROM workspace ORDER BY workspace_id")

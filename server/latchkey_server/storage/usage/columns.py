@@ -6,7 +6,7 @@ SUMS = ("events", "spend_nanos", "adjustment_nanos", "requests", "input_tokens",
 """The sums of a roll-up, in the order of the tables' columns."""
 
 COMBINATION = ("member", "model", "task", "other")
-"""What is kept apart within a key."""
+"""The columns of a combination."""
 
 
 def each(template: Callable[[str], str]) -> str:
@@ -26,7 +26,7 @@ QUARTER_OF_DAY = "day::timestamp AT TIME ZONE 'UTC' + u.at * interval '15 minute
 
 
 def unpacked(columns: str, where: str) -> str:
-    """Return a query of what packed days hold in each quarter of an hour, ``columns`` and the sums.
+    """Return a query of the sums of packed days in each quarter of an hour, with ``columns`` before them.
 
     A packed day is an array of running sums over its quarters, ``u.at``: what a quarter holds is the difference of two.
     """

@@ -1,8 +1,8 @@
-"""The fence: how one transaction has a workspace's usage and verifications to itself, though others never pause.
+"""The fence: it gives one transaction a workspace's usage and verifications to itself, though others never pause.
 
-Whoever records holds the workspace's row in KEY SHARE. Such locks are granted past anybody who waits for a stronger
-one, so that one group after another would keep it waiting for ever. The fence is seen by groups that begin, and keeps
-them out until the transaction that raised it has ended; it falls by itself should that never come to its end.
+Whoever records holds the workspace's row in KEY SHARE. Such locks are granted ahead of anybody who waits for a
+stronger one, so that group after group would keep it waiting for ever. Groups that begin see the fence and stay out
+until the transaction that raised it has ended; should that never happen, the fence expires.
 """
 
 from collections.abc import AsyncIterator
@@ -16,16 +16,16 @@ _ENTER = """
     SELECT true FROM workspace
     WHERE workspace_id = $1 AND (usage_fence IS NULL OR usage_fence <= now()) FOR KEY SHARE
 """
-_THERE = "SELECT EXISTS (SELECT FROM workspace WHERE workspace_id = $1)"
+_EXISTS = "SELECT EXISTS (SELECT FROM workspace WHERE workspace_id = $1)"
 _RAISE = "UPDATE workspace SET usage_fence = now() + interval '5 seconds' WHERE workspace_id = $1"
 _LOWER = "UPDATE workspace SET usage_fence = NULL WHERE workspace_id = $1"
 
 
 async def enter(connection: Connection, workspace_id: UUID) -> None:
-    """Take part in recording until this transaction ends; raises UsageFenced."""
+    """Begin to record, until this transaction ends; raises UsageFenced."""
     entered = await connection.fetchval(_ENTER, workspace_id)
-    # A workspace that is not there has no labels to be moved, and must not be waited for.
-    if not entered and await connection.fetchval(_THERE, workspace_id):
+    # An unknown workspace has no labels to move, and must not be waited for.
+    if not entered and await connection.fetchval(_EXISTS, workspace_id):
         raise UsageFenced
 
 

@@ -1,7 +1,7 @@
-"""Packing: the days of keys that are over, from rows by quarter of an hour into a row a day and its running sums.
+"""Packing: turns days that are over from rows by quarter of an hour into a row a day and its running sums.
 
-Ingestion adds to one small table; what nothing is added to any more is kept as reports read it. A late event is packed
-into its day the same way.
+Recording adds to one small table; days that are over are stored as reports read them. A late event is packed into its
+day the same way.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -11,17 +11,16 @@ from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.usage.columns import ADDED, NAMES, SUMMED, TEXTS, each, unpacked
 
 KEYS, ROWS = 100, 20_000
-"""Keys packed by one transaction, and rows of them unless the first key alone has more: none holds its locks for long.
-"""
+"""Keys packed by one transaction, and their rows unless the first key alone has more: no locks are held for long."""
 
 _SETTLED = timedelta(hours=1)
-"""How long after its end a day is packed: until then events still come in numbers."""
+"""How long after its end a day is packed: until then many events still arrive."""
 
 _DAY = "(quarter AT TIME ZONE 'UTC')::date"
 _INDEX = "(extract(epoch FROM quarter - date_trunc('day', quarter, 'UTC')) / 900)::smallint"
 _GROUP = f"key_id, day, {TEXTS}"
 
-# What is kept of a day already is taken out of its running sums again, joined by what came late, and summed anew.
+# What is packed of a day already is unpacked from its running sums, joined with what came late, and summed anew.
 _PACK = f"""
     WITH gone AS (
         DELETE FROM usage_key_quarter
@@ -37,11 +36,11 @@ _PACK = f"""
         INSERT INTO usage_key_total AS r (workspace_id, key_id, {NAMES})
         SELECT $1, key_id, {SUMMED} FROM days GROUP BY key_id
         ON CONFLICT (workspace_id, key_id) DO UPDATE SET {ADDED}
-    ), kept AS (
+    ), unpacked AS (
         {unpacked(f"{_GROUP}, u.at", f"workspace_id = $1 AND ({_GROUP}) IN (SELECT {_GROUP} FROM days)")}
     ), quarters AS (
         SELECT {_GROUP}, at, {SUMMED}
-        FROM (SELECT {_GROUP}, at, {NAMES} FROM gone UNION ALL SELECT {_GROUP}, at, {NAMES} FROM kept) AS both_of
+        FROM (SELECT {_GROUP}, at, {NAMES} FROM gone UNION ALL SELECT {_GROUP}, at, {NAMES} FROM unpacked) AS both_of
         GROUP BY {_GROUP}, at
     ), running AS (
         SELECT {_GROUP}, at, {each(lambda name: f"sum({name}) OVER upto AS {name}")} FROM quarters
@@ -56,7 +55,7 @@ _PACK = f"""
     SELECT count(*) FROM gone
 """
 
-# By the primary key: what was packed before leaves no rows to pass over.
+# By the primary key: what was packed before leaves no rows to skip.
 _LAST_OF_NEXT = """
     SELECT key_id FROM (
         SELECT key_id, rows, sum(rows) OVER (ORDER BY key_id) AS upto FROM (
@@ -86,5 +85,5 @@ async def pack_some(
 
 
 async def _lock(connection: Connection, workspace_id: UUID) -> None:
-    """Keep every other packing of the workspace waiting; recording goes on, for it takes no more than KEY SHARE."""
+    """Make every other packing of the workspace wait; recording goes on, for it takes no more than KEY SHARE."""
     await connection.execute("SELECT FROM workspace WHERE workspace_id = $1 FOR NO KEY UPDATE", workspace_id)

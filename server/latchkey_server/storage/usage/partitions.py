@@ -54,7 +54,7 @@ def partition_of(day: date) -> str:
 
 
 async def _create(connection: Connection, day: date) -> None:
-    """Attach rather than create in place: that would wait for every report and keep all of them waiting."""
+    """Attach a table: creating the partition in place would wait for every report and make all others wait."""
     await connection.execute(f"CREATE TABLE {partition_of(day)} (LIKE usage_event INCLUDING ALL)")
     await connection.execute(
         f"ALTER TABLE usage_event ATTACH PARTITION {partition_of(day)} "

@@ -1,8 +1,8 @@
 """Where reports on usage read from: parts of buckets, by key or by label, as SQL.
 
 By label is enough where nothing is asked of single keys: a few rows a quarter of an hour, however many keys and events
-there are. Keys whose label has changed since their usage was attributed are moved on the way: what they used is added
-under their label of now and subtracted where it is attributed, so that a report follows the label at once.
+there are. Reports correct for retagged keys: their usage is added under their current label and subtracted under the
+attributed one, so that a report follows the label at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,20 +21,20 @@ _OF_KEYS = frozenset({UsageDimension.KEY, UsageDimension.MEMBER, UsageDimension.
 
 
 def answered_by_label(query: UsageQuery) -> bool:
-    """Tell whether the roll-up by label knows all that a report asks about."""
+    """Tell whether the roll-up by label holds all that a report asks about."""
     wanted = query.wanted
     return not _OF_KEYS.intersection(query.group_by) and not (wanted.key_ids or wanted.members or wanted.external_ids)
 
 
 def asks_about_labels(query: UsageQuery) -> bool:
-    """Tell whether an answer depends on which label a key carries: else what moved is the same under either."""
+    """Tell whether an answer depends on the keys' labels: if not, retagged keys need no correction."""
     return UsageDimension.ENVIRONMENT in query.group_by or bool(asked_labels(query.wanted))
 
 
 def parts_by_label(query: UsageQuery, where: Conditions, moved: Sequence[Retagged]) -> str:
     """Return common table expressions, the last of which is ``part`` with bucket, environment, api_id and the rest.
 
-    ``moved`` are the keys that are attributed under another label than that of now.
+    ``moved`` are the retagged keys.
     """
     span = Span(query.buckets, where)
     by_label = f"""
@@ -94,7 +94,7 @@ def parts_by_key(query: UsageQuery, where: Conditions) -> str:
 
 
 def filter_parts(where: Conditions, wanted: UsageFilter, *, by_key: bool) -> str:
-    """Return the filter of a report over ``part``; what is beyond the combinations kept apart matches no free text."""
+    """Return the filter of a report over ``part``; the overflow matches no free text."""
     filters = Conditions("true")
     filters.arguments = where.arguments
     labels = asked_labels(wanted)
@@ -121,7 +121,7 @@ def _of_workspace(table: str, within: str, key_ids: str | None) -> str:
 
 
 def _of_each_moved(table: str, within: str) -> str:
-    """Return the rows of moved keys with both their labels, key by key: as a mere join it may read all keys' rows."""
+    """Return the rows of moved keys with both their labels, key by key: a plain join may read all keys' rows."""
     return (
         f"moved CROSS JOIN LATERAL (SELECT * FROM {table} WHERE workspace_id = $1 AND key_id = moved.key_id "
         f"AND {within} OFFSET 0) AS r"
@@ -149,8 +149,8 @@ def _whole_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str
 
 
 def _cut_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
-    """Return what lies between two quarters of a day: its running sum at the one less that at the other."""
-    columns = [[part.day for part in parts], *([part[at] for part in parts] for at in (1, 2, 3))]
+    """Return the sums between two quarters of a day: the running sum at the later one less that at the earlier."""
+    columns = [[part.day for part in parts], *([part[field] for part in parts] for field in (1, 2, 3))]
     days, starts, ends, buckets = (where.bind(column) for column in columns)
     held = each(lambda name: f"{name}[i.upto] - coalesce({name}[i.before], 0) AS {name}")
     return (
@@ -164,9 +164,9 @@ def _cut_days(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
 
 
 def _held(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
-    """Return the running sums of many keys together at each quarter that cuts a day or ends it, each read once.
+    """Return the running sums of many keys, summed, at each quarter that cuts or ends a day; each row is read once.
 
-    What is summed up are numbers taken out of the arrays, and not the arrays, should they be sorted for it.
+    Numbers are taken out of the arrays before they are summed, so that a sort does not carry the arrays.
     """
     edges = sorted({(part.day, edge) for part in parts for edge in (part.start, part.end) if edge})
     days, quarters = (where.bind(column) for column in map(list, zip(*edges, strict=True)))
@@ -181,7 +181,7 @@ def _held(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
 
 
 def _differences(parts: Sequence[DayPart], where: Conditions, keys: _Keys) -> str:
-    """Return what lies in each part of a day: what is ``held`` at its end, less what is at its start."""
+    """Return the sums of each part of a day: those ``held`` at its end less those at its start."""
     ends = [(part.day, part.end, part.bucket, 1) for part in parts]
     starts = [(part.day, part.start, part.bucket, -1) for part in parts if part.start]
     days, quarters, buckets, signs = (where.bind(column) for column in map(list, zip(*ends, *starts, strict=True)))

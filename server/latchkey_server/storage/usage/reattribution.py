@@ -1,4 +1,4 @@
-"""Moving what retagged keys used to their label of now, in the roll-up by label."""
+"""Moving the usage of retagged keys to their current label, in the roll-up by label."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -39,7 +39,7 @@ _EMPTIED = """
 async def move_usage(
     connection: Connection, workspace_id: UUID, key_ids: Sequence[UUID], way: tuple[str, str, UUID]
 ) -> None:
-    """Move what keys used from one label to another; ``way`` is both labels and the keys' api."""
+    """Move the usage of keys from one label to another; ``way`` is both labels and the keys' api."""
     [moved] = await connection.fetch(_MOVE, workspace_id, key_ids, *way)
     if moved["first"] is not None:
         await connection.execute(_EMPTIED, workspace_id, moved["first"], moved["last"], way[0])

@@ -1,7 +1,7 @@
-"""Rebuilding: the roll-ups of a day computed anew from its rows, compared with those kept, and put in their place.
+"""Rebuilding: the roll-ups of a day are recomputed from its rows, compared with those stored, and replace them.
 
-There must be no difference, since both change in one transaction; this is how to find out, and the way back should a
-hand or a fault have altered either. Only days whose rows are retained can be rebuilt.
+There must be no difference, since both change in one transaction; rebuilding finds and repairs one, should a hand or a
+fault have altered either. Only days whose rows are retained can be rebuilt.
 """
 
 from datetime import date
@@ -21,24 +21,24 @@ _CONSUMED = f"e.type = {int(UsageType.CONSUME)}"
 _KEY_GROUP = f"key_id, quarter, {TEXTS}"
 _LABEL_GROUP = "quarter, environment, api_id, model, task, other"
 
-_KEPT = f"""
+_STORED = f"""
     SELECT {_KEY_GROUP}, {NAMES} FROM usage_key_quarter WHERE {_WITHIN.format(time="quarter")}
     UNION ALL
     {unpacked(f"key_id, {QUARTER_OF_DAY}, {TEXTS}", "workspace_id = $1 AND day = $2")}
 """
 
-# What is beyond the combinations kept apart can't be told from the rows: it is whatever the roll-ups do not hold.
+# The rows do not show which combinations overflow: it is those that the roll-ups do not hold.
 _RECOMPUTE = f"""
     CREATE TEMPORARY TABLE recomputed ON COMMIT DROP AS
-    WITH apart AS (
-        SELECT DISTINCT key_id, member, model, task FROM ({_KEPT}) AS kept WHERE NOT other
+    WITH tracked AS (
+        SELECT DISTINCT key_id, member, model, task FROM ({_STORED}) AS stored WHERE NOT other
     ), summed AS (
-        SELECT EXISTS (SELECT FROM ({_KEPT}) AS kept WHERE other AND kept.key_id = k.key_id) AS bounded, k.key_id
+        SELECT EXISTS (SELECT FROM ({_STORED}) AS stored WHERE other AND stored.key_id = k.key_id) AS bounded, k.key_id
         FROM (SELECT DISTINCT key_id FROM usage_event WHERE {_WITHIN.format(time="occurred_time")}) AS k
     ), placed AS (
         SELECT e.*, date_bin('15 minutes', e.occurred_time, '2000-01-01 00:00+00') AS quarter,
-            s.bounded AND a.key_id IS NULL AS beyond
-        FROM usage_event e JOIN summed s USING (key_id) LEFT JOIN apart a USING (key_id, member, model, task)
+            s.bounded AND t.key_id IS NULL AS beyond
+        FROM usage_event e JOIN summed s USING (key_id) LEFT JOIN tracked t USING (key_id, member, model, task)
         WHERE {_WITHIN.format(time="e.occurred_time").replace("workspace_id", "e.workspace_id")}
     )
     SELECT key_id, quarter, CASE WHEN beyond THEN '' ELSE member END AS member,
@@ -58,15 +58,15 @@ _BY_LABEL = f"""
 _DIFFERING = "a.events IS NULL OR b.events IS NULL OR " + " OR ".join(f"a.{name} <> b.{name}" for name in SUMS)
 
 
-def _count_differences(place: str, recomputed: str, kept: str) -> str:
-    return f"SELECT count(*) FROM ({recomputed}) AS a FULL JOIN ({kept}) AS b USING ({place}) WHERE {_DIFFERING}"
+def _count_differences(group: str, recomputed: str, stored: str) -> str:
+    return f"SELECT count(*) FROM ({recomputed}) AS a FULL JOIN ({stored}) AS b USING ({group}) WHERE {_DIFFERING}"
 
 
 _DIFFERENCES = {
     "by key": _count_differences(
         _KEY_GROUP,
         "SELECT * FROM recomputed WHERE $1::uuid IS NOT NULL AND $2::date IS NOT NULL",
-        f"SELECT {_KEY_GROUP}, {SUMMED} FROM ({_KEPT}) AS kept GROUP BY {_KEY_GROUP}",
+        f"SELECT {_KEY_GROUP}, {SUMMED} FROM ({_STORED}) AS stored GROUP BY {_KEY_GROUP}",
     ),
     "by label": _count_differences(
         _LABEL_GROUP,
@@ -129,7 +129,7 @@ class Differences(NamedTuple):
 async def rebuild_day(database: Database, workspace_id: UUID, day: date, *, write: bool) -> Differences:
     """Return how the roll-ups of a day differ from its rows; with ``write`` they are replaced, and packed later.
 
-    To compare is one snapshot that keeps nobody waiting; to write has the workspace's usage to itself.
+    Comparing takes one snapshot and blocks nobody; writing has the workspace's usage to itself.
     """
     if not write:
         async with database.transaction(snapshot=True, readonly=False) as connection:
@@ -145,12 +145,12 @@ async def rebuild_day(database: Database, workspace_id: UUID, day: date, *, writ
 
 
 async def wrong_totals(connection: Connection, workspace_id: UUID) -> int:
-    """Return how many keys' sums over their lives are not those of their days."""
+    """Return how many keys have totals that are not the sums of their days."""
     return int(await connection.fetchval(_TOTALS, workspace_id))
 
 
 async def _differences(connection: Connection, workspace_id: UUID, day: date) -> Differences:
-    """Return what differs on a day; nothing on one whose rows retention has dropped, which is read here and now."""
+    """Return what differs on a day; zeros for one whose rows retention has dropped, as this transaction sees it."""
     if await connection.fetchval("SELECT EXISTS (SELECT FROM usage_retained WHERE first_day > $1)", day):
         return Differences(0, 0, 0)
     await connection.execute(_RECOMPUTE, workspace_id, day)

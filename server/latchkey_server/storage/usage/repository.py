@@ -34,7 +34,7 @@ _LABEL_GROUP = {
 # What one group adds fits into int64, money too: 8,000 events of at most 1,000,000 USD.
 _SUM_TYPES = ("bigint",) * 7
 
-# Place by place: as a join it may be answered by reading all that the workspace has.
+# Key and day one by one: a plain join may read all rows of the workspace.
 _COMBINATIONS = """
     SELECT p.key_id, p.day, c.member, c.model, c.task
     FROM unnest($2::uuid[], $3::date[]) AS p(key_id, day) CROSS JOIN LATERAL (
@@ -144,13 +144,13 @@ class PostgresUsage:
         await self._add("usage_label_quarter", _LABEL_GROUP, workspace_id, rollups.by_label)
 
     async def _add(
-        self, table: str, place: Mapping[str, str], workspace_id: UUID, rows: Sequence[KeyQuarter | LabelQuarter]
+        self, table: str, group: Mapping[str, str], workspace_id: UUID, rows: Sequence[KeyQuarter | LabelQuarter]
     ) -> None:
         if not rows:
             return
-        names = ", ".join(place)
-        types = [*place.values(), *_SUM_TYPES]
-        arrays = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(types, 2))
+        names = ", ".join(group)
+        types = [*group.values(), *_SUM_TYPES]
+        arrays = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(types, 2))
         await self._connection.execute(
             f"INSERT INTO {table} AS r (workspace_id, {names}, {NAMES}) SELECT $1, * FROM unnest({arrays}) "
             f"ON CONFLICT (workspace_id, {names}) DO UPDATE SET {ADDED}",

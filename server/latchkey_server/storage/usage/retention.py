@@ -1,4 +1,4 @@
-"""Retention: daily partitions of events are dropped whole. Roll-ups outlive them; identities, as long as is set."""
+"""Retention: daily partitions of events are dropped whole. Roll-ups outlive them; identities have their own time."""
 
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
@@ -15,7 +15,7 @@ BATCH = 5_000
 """Identities, or stranded events, removed by one statement."""
 
 _LOCK_WAIT = "500ms"
-"""How long dropping waits for those who read, and thereby keeps those who come after waiting."""
+"""How long dropping waits for readers; later ones wait behind it meanwhile."""
 
 _RETAINED = (
     "INSERT INTO usage_retained AS u (first_day) VALUES ($1) "
@@ -34,9 +34,9 @@ _DROP_STRANDED = """
 """
 
 
-def first_kept(now: datetime, kept: timedelta) -> date:
-    """Return the first UTC day whose events are kept."""
-    return (now.astimezone(UTC) - kept).date()
+def first_kept(now: datetime, retained: timedelta) -> date:
+    """Return the first UTC day whose events are retained."""
+    return (now.astimezone(UTC) - retained).date()
 
 
 async def days_to_drop(database: Database, before: date) -> list[date]:
@@ -46,7 +46,7 @@ async def days_to_drop(database: Database, before: date) -> list[date]:
 
 
 async def drop_day(database: Database, day: date) -> bool:
-    """Drop a day's events and tell whether that was done; a long report or a migration may stand in the way."""
+    """Drop a day's events and tell whether that was done; a long report or a migration may prevent it."""
     try:
         async with database.transaction() as connection:
             if not await take_schema_lock(connection):

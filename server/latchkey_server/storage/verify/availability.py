@@ -1,4 +1,4 @@
-"""Whether the database can be reached from this process, as the last looks at it found."""
+"""Availability: whether this process reaches the database, as its last polls found."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ from latchkey_server.domain.freshness import Instant
 
 
 class Availability:
-    """What the change feed found: since when the database answers, or since when it does not."""
+    """What the change feed found: when the database last answered, and whether it is lost."""
 
     def __init__(self) -> None:
         self.reached_at: Instant | None = None
-        """When the last answered look was begun; None before the first."""
+        """When the last answered poll was begun; None before the first."""
         self.lost = False
         self._on_lost: list[Callable[[], None]] = []
 
@@ -20,11 +20,11 @@ class Availability:
         self._on_lost.append(call)
 
     def answered(self, begun_at: Instant) -> None:
-        """Note that a look begun at an instant was answered."""
+        """Note that a poll begun at an instant was answered."""
         self.reached_at, self.lost = begun_at, False
 
     def failed(self) -> None:
-        """Note that looks are not answered any more."""
+        """Note that polls are not answered any more."""
         if not self.lost:
             self.lost = True
             for call in self._on_lost:

@@ -1,7 +1,7 @@
 """Look-up batching: look-ups that wait at the same moment become one query.
 
-A look-up only ever joins a query that has not been sent yet: what it is told was read after it asked. A lone look-up is
-sent at once. Where others are under way, more are about to come: it then waits a little for company.
+A look-up only joins a query that has not been sent yet: its result was read after it asked. A lone look-up is sent at
+once. While others are under way, more are likely to come: a look-up then waits a little for them.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ FLIGHTS_MAX = 2
 
 BATCH_MAX = 500
 ENOUGH = 48
-"""Look-ups that need not wait for more."""
+"""So many look-ups don't wait for more."""
 
 LINGER_SECONDS = 0.01
-"""For how long a look-up waits for company at most, and after which it expects none."""
+"""How long a look-up waits for others at most, and how long after a query it expects any."""
 
 
 class LookupBatcher(Generic[K, V]):
@@ -47,7 +47,7 @@ class LookupBatcher(Generic[K, V]):
         return {key: value for key, value in found.items() if value is not None}
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Tell everybody who waits that it is in vain, and cut the queries under way short."""
+        """Fail all waiting look-ups, and cancel the queries under way."""
         for batch in (self._waiting, *self._flights.values()):
             for future in batch.values():
                 if not future.done():
@@ -63,7 +63,7 @@ class LookupBatcher(Generic[K, V]):
             if not self._waiting:
                 self._waiting_since = loop.time()
             future = self._waiting[key] = loop.create_future()
-            # Whoever waited may be gone by the time it fails.
+            # Its caller may have given up by the time it fails.
             future.add_done_callback(_retrieve)
             if self._due is None or len(self._waiting) == ENOUGH:
                 self._look_again(0.0)
@@ -88,7 +88,7 @@ class LookupBatcher(Generic[K, V]):
             flight.add_done_callback(self._land)
 
     def _remaining(self) -> float:
-        """Return for how many seconds those who wait should wait for company."""
+        """Return for how many seconds the waiting look-ups should wait for others."""
         now = asyncio.get_running_loop().time()
         if len(self._waiting) >= ENOUGH or not (self._flights or now < self._busy_until):
             return 0.0

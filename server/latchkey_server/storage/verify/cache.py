@@ -1,7 +1,7 @@
-"""What one process keeps of keys and credentials, and how changes take it away again (architecture: Freshness).
+"""One process's cache of keys and credentials, and how changes invalidate it (architecture: Freshness).
 
-Nothing here waits or asks: loads come in through ``keep``, changes through ``committed`` (this process's own) and
-``apply`` (everybody's, in order). What is kept is bounded by number and by bytes; the least recently used goes first.
+Nothing here waits: loads come in through ``add_records`` and ``add_credentials``, changes through ``committed`` (this
+process's own) and ``apply`` (everybody's, in order). Bounded by number and bytes; the least recently used goes first.
 """
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
@@ -19,11 +19,11 @@ from latchkey_server.domain.verify.model import Record
 V = TypeVar("V", bound=Confirmed)
 
 UNKNOWN_MAX: Final = 10_000
-"""Unknown secrets remembered as such, apart from the known ones: junk can't push those out."""
+"""Unknown secrets cached as such, apart from the known ones: junk can't evict those."""
 
 CREDENTIALS_MAX: Final = 10_000
 IDLE_SECONDS: Final = 60.0
-"""How long a workspace of which nothing is kept is still followed: longer than any load that may be under way."""
+"""How long a workspace of which nothing is cached is still followed: longer than any load that may be under way."""
 
 
 class CacheEntries(Generic[V]):
@@ -50,7 +50,7 @@ class CacheEntries(Generic[V]):
         return len(self._entries)
 
     def put(self, sha256: bytes, value: V) -> None:
-        """Keep an entry, at the cost of the least recently used ones."""
+        """Add an entry; may evict the least recently used ones."""
         self.drop(sha256)
         self._entries[sha256] = value
         value.footprint = self._footprint(value)
@@ -62,7 +62,7 @@ class CacheEntries(Generic[V]):
         self._evict()
 
     def grow(self, value: V, more: int) -> None:
-        """Count bytes that an entry has come to take, at the cost of the least recently used ones."""
+        """Count bytes that an entry takes in addition; may evict the least recently used ones."""
         if value.cached:
             value.footprint += more
             self.bytes += more
@@ -73,7 +73,7 @@ class CacheEntries(Generic[V]):
             self._forget(*self._entries.popitem(least_recent=True))
 
     def drop(self, sha256: bytes) -> None:
-        """Drop an entry, if it is there."""
+        """Drop an entry, if it is cached."""
         value = self._entries.pop(sha256, None)
         if value is not None:
             self._forget(sha256, value)
@@ -83,7 +83,7 @@ class CacheEntries(Generic[V]):
         value.history.entries -= 1
         value.cached = False
         if not value.history.dropped:
-            _set_apart(value, value.history.revision, value.history.confirmed_at)
+            _detach(value, value.history.revision, value.history.confirmed_at)
         for target in self._targets(value):
             _discard(self._by_target, target, sha256)
 
@@ -96,7 +96,7 @@ class CacheEntries(Generic[V]):
 
 
 class Load(NamedTuple):
-    """When a load was begun, and what must not have happened since for what it brings to be kept."""
+    """When a load was begun, and what must be unchanged for its result to be cached."""
 
     begun_at: Instant
     resets: int
@@ -126,64 +126,64 @@ class KeyCache:
         return history
 
     def loading(self, at: Instant) -> Load:
-        """Return what has to hold still for what is now loaded to be kept."""
+        """Return what must not change before the result of a load that begins now is cached."""
         return Load(at, self._resets, self._additions)
 
     def add_records(self, asked: Collection[bytes], found: Mapping[bytes, Record], load: Load) -> None:
-        """Keep what was loaded, unless it is older than what is known, or a budget is spent on it."""
+        """Cache what was loaded, unless it is older than what is known, or verifications of it spend a budget."""
         for sha256, record in found.items():
             if not record.metered and self._addable(record, load) and not _older(record, self.records.get(sha256)):
                 self.records.put(sha256, record)
             else:
-                _set_apart(record, record.revision, record.read_at)
+                _detach(record, record.revision, record.read_at)
         self._add_unknown(self._unknown_keys, asked, found, load)
 
     def add_credentials(self, asked: Collection[bytes], found: Mapping[bytes, Credential], load: Load) -> None:
-        """Keep what was loaded, unless it is older than what is known."""
+        """Cache what was loaded, unless it is older than what is known."""
         for sha256, credential in found.items():
             if self._addable(credential, load) and not _older(credential, self.credentials.get(sha256)):
                 self.credentials.put(sha256, credential)
             else:
-                _set_apart(credential, credential.revision, credential.read_at)
+                _detach(credential, credential.revision, credential.read_at)
         self._add_unknown(self._unknown_credentials, asked, found, load)
 
     def forget_unknown(self) -> None:
-        """Take account of a secret that became known, nobody says which: none may be called unknown any more."""
+        """Forget which secrets are unknown: one of them, it is not said which, has become known."""
         self._additions += 1
         self._unknown_keys.clear()
         self._unknown_credentials.clear()
 
     def unknown_key(self, sha256: bytes, at: Instant) -> bool:
-        """Tell whether a secret was found to lead nowhere within the hard bound."""
+        """Tell whether a secret was found unknown within the hard bound."""
         return at - self._unknown_keys.get(sha256, NEVER) <= HARD_BOUND
 
     def unknown_credential(self, sha256: bytes, at: Instant) -> bool:
-        """Tell whether a management secret was found to lead nowhere within the hard bound."""
+        """Tell whether a management secret was found unknown within the hard bound."""
         return at - self._unknown_credentials.get(sha256, NEVER) <= HARD_BOUND
 
     def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
-        """Take account of what this process changed: what was read before it may neither be kept nor come back."""
+        """Apply what this process changed: what was read before it is dropped, and is not cached again."""
         if not changes:
             return
         history = self.histories.get(revision.workspace_id)
         if history is None:
-            # Something may be on its way here that was read before.
+            # A load under way may have been read before.
             history = self.history(revision.workspace_id, revision.number, NEVER)
         history.floor = max(history.floor, revision.number)
         history.highest = max(history.highest, revision.number)
         first = revision.number - len(changes) + 1
-        self._take(revision.workspace_id, [(first + at, change) for at, change in enumerate(changes)])
+        self._invalidate(revision.workspace_id, [(first + offset, change) for offset, change in enumerate(changes)])
 
     def apply(self, revision: Revision, changes: Sequence[tuple[int, Change]]) -> None:
-        """Take account of the changes up to ``revision``, in order; they are all there are."""
-        self._take(revision.workspace_id, changes)
+        """Apply the changes up to ``revision``, in order and without a gap."""
+        self._invalidate(revision.workspace_id, changes)
         history = self.histories[revision.workspace_id]
         history.revision = max(history.revision, revision.number)
         history.floor = max(history.floor, revision.number)
         history.highest = max(history.highest, revision.number)
 
     def drop_workspace(self, workspace_id: UUID) -> None:
-        """Drop everything of a workspace, and keep nothing of it that was read before."""
+        """Drop everything of a workspace, and cache nothing of it that was read before."""
         history = self.histories.pop(workspace_id, None)
         if history is not None:
             history.drop()
@@ -191,21 +191,21 @@ class KeyCache:
         self.forget_unknown()
 
     def drop_all(self) -> None:
-        """Drop everything, and keep nothing that was read before."""
+        """Drop everything, and cache nothing that was read before."""
         for workspace_id in list(self.histories):
             self.drop_workspace(workspace_id)
         self._resets += 1
 
     def followed(self, watched: Collection[UUID], at: Instant, *, everything: bool = False) -> dict[UUID, int]:
-        """Return the workspaces to follow with the highest revision met of each.
+        """Return the workspaces to follow with the highest revision seen of each.
 
-        Those that are not watched and of which nothing was kept for a while are given up.
+        Those that are not watched and of which nothing was cached for a while are no longer followed.
         """
         for history in list(self.histories.values()):
             if history.entries or everything or history.workspace_id in watched or history.used_at == NEVER:
                 history.used_at = at
             elif at - history.used_at > IDLE_SECONDS:
-                # What is under way may have been read before a change that only this history remembers.
+                # A load under way may have been read before a change that only this history remembers.
                 self._resets += 1
                 del self.histories[history.workspace_id]
                 history.drop()
@@ -223,7 +223,7 @@ class KeyCache:
                 if sha256 not in found:
                     unknown[sha256] = load.begun_at
 
-    def _take(self, workspace_id: UUID, changes: Sequence[tuple[int, Change]]) -> None:
+    def _invalidate(self, workspace_id: UUID, changes: Sequence[tuple[int, Change]]) -> None:
         for revision, change in changes:
             match change.kind:
                 case ChangeKind.KEY_CHANGED | ChangeKind.IDENTITY_CHANGED:
@@ -240,7 +240,7 @@ class KeyCache:
                     pass  # Nothing that a verdict depends on is read from an api: its keys carry its id for life.
 
     def _begin_anew(self, workspace_id: UUID) -> None:
-        """Drop all that is kept of a workspace at the cost of one; its numbers go on, so that nothing older returns."""
+        """Drop all that is cached of a workspace in one step; its revisions go on, so that nothing older is cached."""
         history = self.histories[workspace_id]
         self.histories[workspace_id] = replace(history, entries=0, serialized=None)
         history.drop()
@@ -252,18 +252,18 @@ class _Held(Protocol):
     history: History
 
 
-def _set_apart(value: _Held, revision: int, confirmed_at: Instant) -> None:
-    """Let what is not kept, or not any more, stand for itself: no change would take it from whoever holds it."""
+def _detach(value: _Held, revision: int, confirmed_at: Instant) -> None:
+    """Give what is not cached, or no longer, a history of its own: no change would reach it."""
     value.history = History(value.history.workspace_id, revision, confirmed_at)
 
 
-def _older(loaded: Confirmed, kept: Confirmed | None) -> bool:
-    """Tell whether a load that took longer would take the place of a newer one."""
-    return kept is not None and not kept.history.dropped and loaded.revision < kept.revision
+def _older(loaded: Confirmed, cached: Confirmed | None) -> bool:
+    """Tell whether a load that took longer would replace a newer one."""
+    return cached is not None and not cached.history.dropped and loaded.revision < cached.revision
 
 
 def footprint(record: Record) -> int:
-    """Return about how many bytes keeping a record takes, with one ready answer and its part of the tables.
+    """Return about how many bytes caching a record takes, with one ready answer and its part of the tables.
 
     Each text is there twice, by itself and in the serialised answer; metadata as text and in both forms of the answer.
     """
@@ -283,7 +283,7 @@ def _texts(key: Key) -> Iterable[str]:
 
 
 def _bytes_of(text: str) -> int:
-    # Python keeps each character of a text that has others than ASCII in up to four bytes.
+    # In a text that is not ASCII, Python stores each character in up to four bytes.
     return len(text) if text.isascii() else 4 * len(text)
 
 
@@ -294,25 +294,25 @@ def _record_targets(record: Record) -> Iterable[UUID]:
 
 def _add(index: dict[UUID, bytes | set[bytes]], target: UUID, sha256: bytes) -> None:
     """Add to an index in which most targets have one entry: a set for each would cost more than the record."""
-    there = index.setdefault(target, sha256)
-    if isinstance(there, set):
-        there.add(sha256)
-    elif there != sha256:
-        index[target] = {there, sha256}
+    present = index.setdefault(target, sha256)
+    if isinstance(present, set):
+        present.add(sha256)
+    elif present != sha256:
+        index[target] = {present, sha256}
 
 
 def _discard(index: dict[UUID, bytes | set[bytes]], target: UUID, sha256: bytes) -> None:
-    there = index.get(target)
-    if isinstance(there, set):
-        there.discard(sha256)
-        if there:
+    present = index.get(target)
+    if isinstance(present, set):
+        present.discard(sha256)
+        if present:
             return
-    elif there != sha256:
+    elif present != sha256:
         return
     del index[target]
 
 
-def _all(there: bytes | set[bytes] | None) -> tuple[bytes, ...]:
-    if there is None:
+def _all(present: bytes | set[bytes] | None) -> tuple[bytes, ...]:
+    if present is None:
         return ()
-    return tuple(there) if isinstance(there, set) else (there,)
+    return tuple(present) if isinstance(present, set) else (present,)

@@ -1,4 +1,4 @@
-"""Where verifications get their records: the cache while it is confirmed, else the database, else an outage's rules."""
+"""The source of records: the cache while it is confirmed, else the database, else the rules of an outage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -48,26 +48,26 @@ class CachedRecords:
 
     async def records(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         at = self._instant()
-        kept = {sha256: self.fresh(sha256, at) for sha256 in sha256s}
+        cached = {sha256: self.fresh(sha256, at) for sha256 in sha256s}
         found: dict[bytes, Record | DatabaseUnavailable] = {
-            sha256: record for sha256, record in kept.items() if record is not None
+            sha256: record for sha256, record in cached.items() if record is not None
         }
         asked = [sha256 for sha256 in sha256s if sha256 not in found and not self._unknown_key(sha256, at)]
         if asked:
             found |= await self._ask(asked)
-            # A change may have taken some of it away while the rest was waited for.
+            # A change may have dropped some of it while the rest was looked up.
             if late := [sha256 for sha256, record in found.items() if self._too_old(record)]:
                 found = {sha256: found[sha256] for sha256 in found.keys() - late} | dict(await self._ask(late))
         return found
 
     async def record(self, sha256: bytes, freshness: Freshness) -> Record | None:
-        kept = self._cache.records.get(sha256)
-        if kept is not None and meets(kept, freshness, self._instant()):
-            return kept
+        cached = self._cache.records.get(sha256)
+        if cached is not None and meets(cached, freshness, self._instant()):
+            return cached
         found = await self._now(sha256)
         wanted = freshness.min_revision
         if found is None and wanted is not None:
-            # Unknown in which history? Only a look-up that follows one of the revision asked for can tell.
+            # It may have been unknown before the demanded revision: look it up again once that is known to be reached.
             _require_reached(wanted.number, await self._revisions.find(wanted.workspace_id) or 0)
             found = await self._now(sha256)
         if found is not None and wanted is not None and wanted.workspace_id == found.history.workspace_id:
@@ -87,9 +87,9 @@ class CachedRecords:
             self._availability.require()
             return await self._credentials.find(sha256)
         except DatabaseUnavailable:
-            kept = self._cache.credentials.get(sha256)
-            if kept is not None and self._may_be_stale(kept):
-                return kept
+            cached = self._cache.credentials.get(sha256)
+            if cached is not None and self._may_be_stale(cached):
+                return cached
             raise
 
     async def _ask(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
@@ -97,14 +97,14 @@ class CachedRecords:
             self._availability.require()
             return await self._records.find_all(sha256s)
         except DatabaseUnavailable:
-            kept = {sha256: self._cache.records.get(sha256) for sha256 in sha256s}
+            cached = {sha256: self._cache.records.get(sha256) for sha256 in sha256s}
             return {
                 sha256: record if record is not None and self._may_be_stale(record) else DatabaseUnavailable()
-                for sha256, record in kept.items()
+                for sha256, record in cached.items()
             }
 
     async def _now(self, sha256: bytes) -> Record | None:
-        """Return what the database says of a secret from now on."""
+        """Return the record of a secret as read by a query that is sent from now on."""
         self._availability.require()
         found = await self._records.find(sha256)
         return await self._records.find(sha256) if self._too_old(found) else found

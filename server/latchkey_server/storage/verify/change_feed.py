@@ -1,8 +1,8 @@
 """The change feed: follows the revisions of the workspaces that matter here, and applies each change in order.
 
-The poll is the truth; a notification only makes it come sooner (``notifications``). What was confirmed counts from
-before the query was sent. A revision that went back, changes that are pruned, or another timeline of the database (a
-failover, a restore) say that what is kept may belong to another history: it is dropped.
+The poll is the truth; a notification only makes it come sooner (``notifications``). What is confirmed is confirmed at
+an instant before the query was sent. After a revision that went back, pruned changes, or another timeline of the
+database (a failover, a restore) what is cached may belong to another history: it is dropped.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from latchkey_server.storage.verify.availability import Availability
 from latchkey_server.storage.verify.cache import KeyCache
 
 POLL_SECONDS: Final = 0.5
-"""How often everything is looked at: with POLL_TIMEOUT well within the hard bound of 2 s."""
+"""How often everything is polled: with POLL_TIMEOUT well within the hard bound of 2 s."""
 
 POLL_TIMEOUT: Final = 1.0
 BACKOFF_MIN, BACKOFF_MAX = 0.1, 1.0
 CHANGES_MAX: Final = 10_000
-"""Changes of one workspace that are read at once; one that is further behind is dropped instead."""
+"""Changes of one workspace that are read at once; a workspace further behind is dropped instead."""
 
 log = structlog.get_logger("latchkey")
 
@@ -63,17 +63,17 @@ class ChangeFeed:
         self._everything_at = NEVER
 
     def hint(self, workspace_id: UUID) -> None:
-        """Have a workspace looked at right away."""
+        """Have a workspace polled right away."""
         self._hints.add(workspace_id)
         self._woken.set()
 
     def hint_all(self) -> None:
-        """Have everything looked at right away."""
+        """Have everything polled right away."""
         self._all_due_at = self._instant()
         self._woken.set()
 
     async def caught_up(self) -> None:
-        """Wait for a look at everything that begins from now on; raises DatabaseUnavailable if it fails."""
+        """Wait for a poll of everything that begins after this call; raises DatabaseUnavailable if it fails."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self.hint_all()
@@ -97,7 +97,7 @@ class ChangeFeed:
         return history.revision if history else 0
 
     async def since(self, workspace_id: UUID, after: int, until: int) -> list[AppliedChange] | None:
-        """Return the changes behind ``after`` up to ``until``, or None if they are not all there any more."""
+        """Return the changes behind ``after`` up to ``until``, or None if some are no longer stored."""
         if not 0 <= until - after <= CHANGES_MAX:
             return None
         async with self._database.connection() as connection:
@@ -105,12 +105,12 @@ class ChangeFeed:
         return changes if len(changes) == until - after else None
 
     async def run(self) -> None:
-        """Look again and again until cancelled."""
+        """Poll until cancelled."""
         while True:
             await self.look(await self._due())
 
     async def look(self, only: Collection[UUID] | None = None) -> None:
-        """Look at some workspaces, or at everything, once."""
+        """Poll some workspaces, or everything, once."""
         waiting: list[asyncio.Future[None]] = []
         if only is None:
             waiting, self._waiting = self._waiting, []
@@ -122,7 +122,7 @@ class ChangeFeed:
             self._fail()
             _settle(waiting, DatabaseUnavailable())
         except asyncpg.UndefinedTableError:
-            # Not migrated yet: nothing can be followed, and the look at the schema tells why.
+            # Not migrated yet: nothing can be followed, and the check of the schema reports why.
             self._succeed(begun)
             _settle(waiting, DatabaseUnavailable())
         except BaseException:
@@ -133,9 +133,9 @@ class ChangeFeed:
             _settle(waiting, None)
 
     async def _due(self) -> Collection[UUID] | None:
-        """Wait until something has to be looked at, and return what."""
+        """Wait until a poll is due, and return the workspaces to poll, None for everything."""
         if self._failures:
-            # A connection that was ended is made again at once.
+            # The first failure is retried at once: the server may have ended just this connection.
             await asyncio.sleep(self._backoff.pause() if self._failures > 1 else 0.0)
             return None
         remaining = self._all_due_at - self._instant()
@@ -158,7 +158,7 @@ class ChangeFeed:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
-        """Bound one step of a look, and remember that it was not answered."""
+        """Bound one step of a poll, and remember if it was not answered."""
         try:
             async with asyncio.timeout(POLL_TIMEOUT):
                 yield
@@ -167,7 +167,7 @@ class ChangeFeed:
             raise
 
     def _fail(self) -> None:
-        """A connection that was ended is tried again at once; what is not answered at all is an outage."""
+        """Count a failure: an unanswered poll, or a second failure, is an outage."""
         self._failures += 1
         if self._unanswered or self._failures > 1:
             if not self._availability.lost:
@@ -188,7 +188,7 @@ class ChangeFeed:
                 await self._check_timeline(connection)
                 revisions = await self._revisions(connection, followed, only)
             for workspace_id, current in revisions.items():
-                # Each on its own: many changed workspaces take their time and are no outage.
+                # A time-out for each: many changed workspaces take their time and are no outage.
                 async with self._in_time():
                     await self._follow(connection, Revision(workspace_id, current), followed.get(workspace_id, 0), at)
         if only is None:
@@ -197,7 +197,7 @@ class ChangeFeed:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection that was taken within the time of a look."""
+        """Lend a connection, acquired within the time-out of a step."""
         async with AsyncExitStack() as stack:
             async with self._in_time():
                 connection = await stack.enter_async_context(self._database.connection())
@@ -210,7 +210,7 @@ class ChangeFeed:
             # A standby: what it has applied says nothing about what was committed.
             raise DatabaseUnavailable from None
         if self._timeline not in (None, timeline):
-            log.warning("the database has begun a new timeline: everything kept is dropped")
+            log.warning("the database has begun a new timeline: everything cached is dropped")
             for workspace_id in list(self._cache.histories):
                 self._watchers.reset(workspace_id, 0)
             self._cache.drop_all()
@@ -235,11 +235,11 @@ class ChangeFeed:
         return gone | found
 
     async def _follow(self, connection: Connection, current: Revision, highest: int, at: Instant) -> None:
-        """Bring one workspace up to its current revision; ``highest`` is what had been met of it before asking."""
+        """Bring one workspace up to its current revision; ``highest`` is the highest seen of it before the query."""
         workspace_id = current.workspace_id
         history = self._cache.histories.get(workspace_id)
         if history is None:
-            # A workspace that is new to somebody who watches all of them begins with its first change.
+            # While all workspaces are watched, a new one begins with its first change.
             begun = 0 if self._follows_everything else current.number
             history = self._cache.history(workspace_id, begun, at)
         if current.number < highest:
@@ -248,14 +248,14 @@ class ChangeFeed:
         if current.number > history.revision:
             changes = await self._changes(connection, history.revision, current)
             if changes is None:
-                self._drop(current, "its changes are not there any more", at)
+                self._drop(current, "its changes are no longer stored", at)
                 return
             self._cache.apply(current, [(applied.revision, applied.change) for applied in changes])
             self._watchers.publish(changes)
         self._cache.histories[workspace_id].confirmed_at = at
 
     async def _changes(self, connection: Connection, after: int, current: Revision) -> list[AppliedChange] | None:
-        """Return the changes behind ``after`` up to the current revision, or None if they are not all there."""
+        """Return the changes behind ``after`` up to the current revision, or None if too many or not all stored."""
         missing = current.number - after
         if missing > CHANGES_MAX:
             return None
@@ -263,7 +263,7 @@ class ChangeFeed:
         return changes if len(changes) == missing else None
 
     def _drop(self, current: Revision, why: str, at: Instant) -> None:
-        log.warning("what is kept of a workspace is dropped", workspace=str(current.workspace_id), why=why)
+        log.warning("what is cached of a workspace is dropped", workspace=str(current.workspace_id), why=why)
         self._cache.drop_workspace(current.workspace_id)
         self._cache.history(current.workspace_id, current.number, at)
         self._watchers.reset(current.workspace_id, current.number)

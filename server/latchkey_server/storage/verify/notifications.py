@@ -1,4 +1,4 @@
-"""Notifications: they make the change feed look sooner, and may be lost without any harm but delay."""
+"""Notifications: they make the change feed poll sooner; losing them does no harm but delay."""
 
 import asyncio
 from typing import Final
@@ -28,7 +28,7 @@ class Notifications:
         self._cache = cache
 
     async def run(self) -> None:
-        """Listen until cancelled; a connection that is lost is made again."""
+        """Listen until cancelled, and reconnect when the connection is lost."""
         backoff = Backoff(BACKOFF_MIN, BACKOFF_MAX)
         while True:
             if await self._listened():
@@ -36,7 +36,7 @@ class Notifications:
             await asyncio.sleep(backoff.pause())
 
     async def _listened(self) -> bool:
-        """Listen until the connection is lost, and tell whether that ever began."""
+        """Listen until the connection is lost, and tell whether listening had begun."""
         try:
             connection = await asyncpg.connect(self._dsn, timeout=TIMEOUT, command_timeout=TIMEOUT)
         except OUTAGES:
@@ -53,7 +53,7 @@ class Notifications:
         try:
             await connection.add_listener(CHANNEL, self._take)
             listened = True
-            # What was said while nobody listened is not said again.
+            # What was notified while nobody listened is not repeated.
             self._feed.hint_all()
             while not await _happened(lost, CHECK_SECONDS):
                 await connection.execute("SELECT 1")

@@ -106,7 +106,7 @@ class DatabaseRecords:
     async def _find(
         self, connection: Connection, sha256s: Sequence[bytes], holder: Holder
     ) -> Mapping[UUID, Sequence[_Found]]:
-        """Return where secrets lead, by workspace; the only statement over several of them."""
+        """Return the holders of secrets, by workspace; the only statement over several workspaces."""
         asked = {candidate: sha256 for sha256 in sha256s for candidate in self._peppers.candidates(sha256)}
         rows = await connection.fetch(
             "SELECT hash, workspace_id, holder_id, secret_id FROM secret_hash "
