@@ -18,7 +18,7 @@ _TAG_BYTES = 5
 
 
 def fitting(messages: Iterable[M]) -> list[M]:
-    """Return the first of the messages, at least one, that an answer has room for; no further one is made."""
+    """Return the first messages that fit into one answer, at least one; iterates no further than that takes."""
     shown: list[M] = []
     size = 0
     for message in messages:

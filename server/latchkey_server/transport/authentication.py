@@ -1,6 +1,6 @@
 """Authentication: who calls, by the text of an ``authorization`` header, and whether their role allows a method.
 
-Nothing here knows what a call came through: a method and an instant are all that it is told of it.
+Nothing here depends on gRPC: of a call it takes a method and an instant.
 """
 
 from typing import Final, Protocol
@@ -27,7 +27,7 @@ class ReadyState(Protocol):
 
 
 class Authentication:
-    """Finds out who calls."""
+    """Authenticates callers."""
 
     def __init__(self, source: RecordSource, clock: Clock, readiness: ReadyState) -> None:
         self._source = source
@@ -55,15 +55,15 @@ class Authentication:
         return caller
 
     async def look_up(self, authorization: str | None, method: str) -> Caller:
-        """Return the caller, however long it takes to find out; raises as ``at_once`` does, and DatabaseUnavailable."""
+        """Return the caller, looked up if need be; raises as ``at_once`` does, and DatabaseUnavailable."""
         return self._accepted(await self._source.credential(self._sha256(authorization)), method)
 
     def knows(self, sha256: bytes, at: Instant) -> bool:
-        """Tell whether a credential is cached within the hard bound, good or not."""
+        """Tell whether a credential is cached within the hard bound, accepted or not."""
         return self._source.fresh_credential(sha256, at) is not None
 
     def good(self, sha256: bytes, method: str, at: Instant) -> Credential | None:
-        """Return the cached credential if nothing is wrong with it, or with the server, else None; never raises."""
+        """Return the cached credential if it allows ``method`` now and the server is ready, else None; never raises."""
         credential = self._cached(sha256)
         if (
             credential is None

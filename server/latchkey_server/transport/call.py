@@ -17,7 +17,7 @@ from latchkey_server.domain.validation import Violations, check_token
 
 
 class Context(Protocol):
-    """A call as its layers and handlers see it, whatever it came through."""
+    """A call as its layers and handlers see it."""
 
     def peer(self) -> str:
         """Return where the call comes from."""
@@ -28,7 +28,7 @@ class Context(Protocol):
         ...
 
     def set_trailing_metadata(self, trailing_metadata: Any, /) -> None:
-        """Say what is sent behind the answer."""
+        """Set what is sent behind the answer."""
         ...
 
     async def abort_with_status(self, status: Any, /) -> NoReturn:
@@ -36,7 +36,7 @@ class Context(Protocol):
         ...
 
     async def read(self) -> Any:
-        """Return the client's next message, or what stands for none when it has sent its last."""
+        """Return the client's next message, or gRPC's end mark after its last."""
         ...
 
     async def write(self, message: Any, /) -> None:
@@ -45,7 +45,7 @@ class Context(Protocol):
 
 
 current_metadata: ContextVar[Any] = ContextVar("current_metadata")
-"""What the call brought along: gRPC would make it anew from its own form at each asking."""
+"""The call's metadata: gRPC would convert it anew at each access."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Call:
     recheck: Callable[[], Awaitable[None]] | None = None
     """Authenticates again; set by the authentication layer."""
     recheck_at_once: Callable[[], bool] | None = None
-    """Authenticates again without waiting, or tells that it can't."""
+    """Authenticates again without waiting; False if it would have to wait."""
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -89,7 +89,7 @@ async def recheck() -> None:
 
 
 def recheck_at_once() -> bool:
-    """Authenticate again if that takes no waiting, and tell whether; raises what authentication raises."""
+    """Authenticate again unless that means waiting, and tell whether it did; raises what authentication raises."""
     check = current_call.get().recheck_at_once
     return check is not None and check()
 
@@ -129,11 +129,11 @@ def binding(request: Message, *paging: str) -> bytes:
 
 
 async def write(context: Context, message: Any) -> None:
-    """Send a message of a stream; a client that is gone ends the call like one that cancels it."""
+    """Send a message of a stream; a client that has gone ends the call as one that cancels it does."""
     try:
         await context.write(message)
     except (asyncio.CancelledError, LatchkeyError):
         raise
     except Exception:
-        # gRPC raises what it has at hand, before it tells of the cancellation.
+        # gRPC may raise anything here before it delivers the cancellation.
         raise asyncio.CancelledError from None

@@ -35,14 +35,14 @@ STREAMS = frozenset({"VerifyStream", "WatchKeys"})
 """Methods that go on for as long as their client likes."""
 
 UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerifications", "ReportUsage"})
-"""Methods too frequent for a line each: counters tell of them."""
+"""Methods too frequent for a line each: they are only counted."""
 
 LOOKUPS = frozenset({"Verify", "BatchVerify"})
 """Methods that wait for nothing but look-ups."""
 
-# What is kept of a caller's time to tell them in, of a busy machine too.
+# How much of a caller's time is left for the answer that it is over, on a busy machine too.
 _SHAVED_MIN, _SHAVED_SHARE, _SHAVED_MAX = 0.02, 0.05, 0.2
-# Statuses that are the server's own trouble.
+# Statuses that are the server's own fault.
 _SERIOUS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN}
 
 Unary = Callable[[Any, Context], Awaitable[Any]]
@@ -95,7 +95,7 @@ class Errors:
 
 
 class RequestId:
-    """Gives each call an id, the caller's `x-request-id` if it sent a sound one, and returns it in the trailer."""
+    """Gives each call an id, the caller's `x-request-id` if it sent a valid one, and returns it in the trailer."""
 
     name = "request id"
 
@@ -116,11 +116,11 @@ class RequestId:
 
 
 Observer = Callable[[grpc.StatusCode, float], None]
-"""Takes what became of a call: its status and its seconds."""
+"""Receives the outcome of a call: its status and its seconds."""
 
 
 class Observe:
-    """Tells an observer of every call what became of it, refused ones too: it stands outside authentication."""
+    """Reports the outcome of every call to an observer, refused ones too: it stands outside authentication."""
 
     def __init__(self, name: str, observer_of: Callable[[str], Observer]) -> None:
         self.name = name
@@ -170,7 +170,7 @@ def measure(metrics: Metrics) -> Observe:
 
 
 def log_calls() -> Observe:
-    """Return the layer that writes a line a call, none a verification unless it went wrong; never its content."""
+    """Return the layer that logs a line a call, of UNLOGGED methods serious failures only; never a call's content."""
 
     def observer_of(method: str) -> Observer:
         quiet = not method.startswith(SERVICES) or method.rpartition("/")[2] in UNLOGGED
@@ -185,7 +185,7 @@ def log_calls() -> Observe:
 
 
 class Authenticate:
-    """Finds out who calls and whether their role allows the method; health and reflection are open to all."""
+    """Authenticates callers and checks that their role allows the method; health and reflection are open to all."""
 
     name = "authentication"
 
@@ -242,9 +242,9 @@ class Authenticate:
 
 
 class Deadline:
-    """Ends a call a little before its client gives up, so that the client learns what was not answered in time.
+    """Ends a call a little before its client gives up, so that the client learns the reason.
 
-    While the database is lost, that is what it was; a look-up that gets no answer can't have had another reason.
+    While the database is lost, and for look-ups at any time, the reason is the database.
     """
 
     name = "deadline"
@@ -298,25 +298,25 @@ def _block_of_ids(block: int) -> list[str]:
     return [f"{_PROCESS_ID}{number:08x}" for number in range(block * _BLOCK, (block + 1) * _BLOCK)]
 
 
-# Made many at a time: only then is what writes a number as text in the processor's caches.
+# Made many at a time, so that the code that formats numbers stays in the processor's caches.
 _NEW_IDS: Final = itertools.chain.from_iterable(map(_block_of_ids, itertools.count()))
 
 
 def call_ids(asked: str | None) -> Iterator[str]:
-    """Return what gives a call the id that its caller asked for, if it is a sound one, or one that no other has."""
+    """Return an iterator of ids: the one that the caller asked for, if it is valid, or ids that no other call has."""
     return itertools.repeat(asked) if asked and TOKEN.fullmatch(asked) else _NEW_IDS
 
 
 async def _abort(context: Context, method: str, error: Exception) -> None:
     if not isinstance(error, LatchkeyError):
-        # The text of a foreign error may hold anything, a secret too: only its kind and its place are told.
-        log.error("unexpected error", method=method, error=type(error).__qualname__, at=_place(error))
+        # The text of a foreign error may hold anything, a secret too: only its type and its location are logged.
+        log.error("unexpected error", method=method, error=type(error).__qualname__, at=_location(error))
         error = errors.Internal()
     call = current_call.get(None)
     await context.abort_with_status(abort_status(error, call.call_id if call else ""))
 
 
-def _place(error: Exception) -> list[str]:
+def _location(error: Exception) -> list[str]:
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
 

@@ -14,7 +14,7 @@ DOMAIN = "latchkey"
 REQUEST_ID_KEY = "latchkey-request-id"
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRY_AFTER_SECONDS = 1
-# In bytes. All of it together has to stay below the 8 KiB of trailer that clients take, and the statuses of a
+# In bytes. All of it together has to stay below the 8 KiB of trailer that clients accept, and the statuses of a
 # thousand items, with fewer violations each, below the answer's 3.5 MiB.
 _ECHO_MAX, _VIOLATIONS_MAX, _MESSAGE_MAX = 128, 12, 512
 

@@ -11,7 +11,7 @@ API_MUTABLE: Final = ("name",)
 
 
 def api_message(api: Api) -> api_pb2.Api:
-    """Return an api as it travels."""
+    """Return an api as a message."""
     return api_pb2.Api(
         api_id=ids.format_id(ids.API, api.api_id),
         workspace_id=ids.format_id(ids.WORKSPACE, api.workspace_id),

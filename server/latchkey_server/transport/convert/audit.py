@@ -25,7 +25,7 @@ def read_audit_filter(request: admin_service_pb2.ListAuditEventsRequest) -> Audi
 
 
 def audit_message(event: AuditEvent) -> audit_pb2.AuditEvent:
-    """Return an audit event as it travels."""
+    """Return an audit event as a message."""
     return audit_pb2.AuditEvent(
         audit_event_id=ids.format_id(ids.AUDIT_EVENT, event.audit_event_id),
         workspace_id=ids.format_id(ids.WORKSPACE, event.workspace_id),

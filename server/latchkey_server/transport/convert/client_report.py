@@ -26,8 +26,8 @@ def read_report(request: pb.ReportVerificationsRequest) -> ClientReport:
     report = ClientReport(
         client_id=request.client_id,
         sequence=request.sequence,
-        counts=tuple(_count(found, f"counts[{at}]", count) for at, count in enumerate(request.counts)),
-        uses=tuple(_use(found, f"last_used[{at}]", use) for at, use in enumerate(request.last_used)),
+        counts=tuple(_count(found, f"counts[{index}]", count) for index, count in enumerate(request.counts)),
+        uses=tuple(_use(found, f"last_used[{index}]", use) for index, use in enumerate(request.last_used)),
     )
     found.check()
     return report

@@ -30,7 +30,7 @@ def identity_fields_message(fields: IdentityFields) -> identity_pb2.Identity:
 
 
 def identity_message(identity: Identity) -> identity_pb2.Identity:
-    """Return an identity as it travels."""
+    """Return an identity as a message."""
     message = identity_fields_message(IdentityFields(identity.metadata, identity.ratelimits))
     message.MergeFrom(
         identity_pb2.Identity(

@@ -147,12 +147,12 @@ def key_message(view: KeyView) -> key_pb2.Key:
 
 
 def model_limits_message(limits: ModelLimits | None) -> key_pb2.ModelLimits | None:
-    """Return model limits as they travel."""
+    """Return model limits as messages."""
     return None if limits is None else key_pb2.ModelLimits(enabled=limits.enabled, models=limits.models)
 
 
 def credit_message(credits: CreditState | None) -> key_pb2.CreditBalance | None:
-    """Return a credit balance as it travels."""
+    """Return a credit balance as a message."""
     if credits is None:
         return None
     return key_pb2.CreditBalance(
@@ -161,14 +161,14 @@ def credit_message(credits: CreditState | None) -> key_pb2.CreditBalance | None:
 
 
 def environment_count_message(count: EnvironmentCount) -> environment_pb2.EnvironmentCount:
-    """Return how many keys carry a label as it travels."""
+    """Return how many keys carry a label as a message."""
     return environment_pb2.EnvironmentCount(
         environment=count.environment, unlabeled=not count.environment, key_count=count.key_count
     )
 
 
 def spend_message(spend: SpendState | None) -> key_pb2.SpendState | None:
-    """Return the state of a spend cap as it travels."""
+    """Return the state of a spend cap as a message."""
     if spend is None:
         return None
     return key_pb2.SpendState(

@@ -36,7 +36,7 @@ def management_key_fields_message(fields: ManagementKeyFields) -> management_key
 
 
 def management_key_message(view: ManagementKeyView) -> management_key_pb2.ManagementKey:
-    """Return a management key as it travels."""
+    """Return a management key as a message."""
     key = view.management_key
     message = management_key_fields_message(
         ManagementKeyFields(key.name, key.role, key.member, key.api_ids, key.expire_time)

@@ -28,7 +28,7 @@ def read_ratelimits(messages: Sequence[ratelimit_pb2.RateLimit], found: Violatio
 
 
 def ratelimit_messages(limits: Iterable[RateLimit]) -> list[ratelimit_pb2.RateLimit]:
-    """Return rate limits as they travel."""
+    """Return rate limits as messages."""
     return [
         ratelimit_pb2.RateLimit(
             name=limit.name,
@@ -44,7 +44,7 @@ def ratelimit_messages(limits: Iterable[RateLimit]) -> list[ratelimit_pb2.RateLi
 def _read_window(found: Violations, field: str, message: ratelimit_pb2.RateLimit) -> timedelta:
     window = read_duration(found, field, message, "window")
     if window is None and message.HasField("window"):
-        # Noted already: no rule has to break over it once more.
+        # Noted already: this value breaks no further rule.
         return _SOME_TIME
-    # Less than a microsecond would be lost in the reading.
+    # Any fraction of a second breaks the rule; one below a microsecond would get lost before it is checked.
     return _NO_TIME if window is None or message.window.nanos else window

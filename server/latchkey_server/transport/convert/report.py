@@ -23,7 +23,7 @@ def read_labels(filter_: environment_pb2.EnvironmentFilter, found: Violations, f
 
 
 def read_texts(found: Violations, field: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """Return texts to be compared with stored ones; what is wrong is noted."""
+    """Return texts to compare with stored ones; what is wrong is noted."""
     asked = counted(found, field, texts, VALUES_MAX)
     return tuple(check_storable(found, f"{field}[{index}]", text) for index, text in enumerate(asked))
 

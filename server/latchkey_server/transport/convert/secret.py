@@ -23,7 +23,7 @@ def secret_messages(secrets: Iterable[Secret]) -> list[key_pb2.SecretInfo]:
 
 
 def revocation_message(revocation: Revocation | None) -> key_pb2.Revocation | None:
-    """Return a revocation as it travels."""
+    """Return a revocation as a message."""
     if revocation is None:
         return None
     return key_pb2.Revocation(

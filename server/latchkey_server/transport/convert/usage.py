@@ -69,7 +69,7 @@ _PLAIN_RESULTS = {
 
 
 def result_message(result: ItemResult) -> usage_service_pb2.UsageEventResult:
-    """Return what became of an event as it travels."""
+    """Return what became of an event as a message."""
     if result.error is None:
         return _PLAIN_RESULTS[result.outcome]
     message = usage_service_pb2.UsageEventResult(outcome=usage_service_pb2.UsageOutcome.ValueType(result.outcome))
@@ -105,7 +105,7 @@ def read_filter(message: usage_pb2.UsageFilter, found: Violations) -> UsageFilte
 
 
 def row_message(row: UsageRow) -> usage_pb2.UsageRow:
-    """Return a row of a report as it travels."""
+    """Return a row of a report as a message."""
     start, end = row.bucket
     return usage_pb2.UsageRow(
         start_time=timestamp(start),
@@ -117,7 +117,7 @@ def row_message(row: UsageRow) -> usage_pb2.UsageRow:
 
 
 def measures_message(measures: Measures) -> usage_pb2.UsageMeasures:
-    """Return sums as they travel."""
+    """Return sums as messages."""
     return usage_pb2.UsageMeasures(
         spend=money_of(measures.spend),
         adjustments=money_of(measures.adjustments),
@@ -131,7 +131,7 @@ def measures_message(measures: Measures) -> usage_pb2.UsageMeasures:
 
 
 def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
-    """Return a stored event as it travels."""
+    """Return a stored event as a message."""
     event = record.event
     return usage_pb2.UsageRecord(
         event=usage_pb2.UsageEvent(

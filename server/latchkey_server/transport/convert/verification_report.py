@@ -50,7 +50,7 @@ def _read_filter(message: usage_service_pb2.VerificationFilter, found: Violation
 
 
 def verification_row_message(row: VerificationRow) -> usage_service_pb2.VerificationRow:
-    """Return a row of a report as it travels."""
+    """Return a row of a report as a message."""
     start, end = row.bucket
     return usage_service_pb2.VerificationRow(
         start_time=timestamp(start),

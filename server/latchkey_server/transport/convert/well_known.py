@@ -36,39 +36,39 @@ class HasPresence(Protocol):
 
 
 def timestamp(instant: datetime) -> Timestamp:
-    """Return an instant as it travels."""
+    """Return an instant as a Timestamp."""
     message = Timestamp()
     timestamp_into(message, instant)
     return message
 
 
 def timestamp_into(message: Timestamp, instant: datetime) -> None:
-    """Let a message say an instant."""
+    """Set a message to an instant."""
     since = instant - _EPOCH
     message.seconds = since.days * 86_400 + since.seconds
     message.nanos = since.microseconds * 1_000
 
 
 def optional_timestamp(instant: datetime | None) -> Timestamp | None:
-    """Return an instant as it travels, or None."""
+    """Return an instant as a Timestamp, or None."""
     return None if instant is None else timestamp(instant)
 
 
 def duration(length: timedelta) -> Duration:
-    """Return a length of time as it travels."""
+    """Return a length of time as a Duration."""
     seconds, rest = divmod(length, _SECOND)
     return Duration(seconds=seconds, nanos=rest // _MICROSECOND * 1_000)
 
 
 def struct(value: Json) -> Struct:
-    """Return JSON as it travels."""
+    """Return JSON as a Struct."""
     message = Struct()
     message.update(value)
     return message
 
 
 def revision(value: Revision) -> revision_pb2.Revision:
-    """Return a revision as it travels."""
+    """Return a revision as a message."""
     return revision_pb2.Revision(workspace_id=ids.format_id(ids.WORKSPACE, value.workspace_id), number=value.number)
 
 
@@ -81,7 +81,7 @@ def read_time(found: Violations, field: str, message: HasPresence, name: str) ->
         if not 0 <= value.nanos < NANOS:
             raise ValueError
         instant = _EPOCH + timedelta(0, value.seconds, value.nanos // 1_000)
-        # The calendar's first and last year are kept free, so that reckoning with an instant never leaves it.
+        # Without the calendar's first and last year, so that arithmetic with an instant never leaves it.
         if not MINYEAR < instant.year < MAXYEAR:
             raise ValueError
         return instant

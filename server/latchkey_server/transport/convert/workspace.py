@@ -45,7 +45,7 @@ def workspace_fields_message(fields: WorkspaceFields) -> workspace_pb2.Workspace
 
 
 def workspace_message(workspace: Workspace) -> workspace_pb2.Workspace:
-    """Return a workspace as it travels."""
+    """Return a workspace as a message."""
     message = workspace_fields_message(WorkspaceFields(workspace.name, workspace.enabled, workspace.settings))
     message.MergeFrom(
         workspace_pb2.Workspace(

@@ -1,7 +1,7 @@
-"""A call of which everything is at hand, caller included, need not pass the layers one by one.
+"""The fast path past the layers: calls of which everything is cached, caller included, skip them.
 
-Nothing is left out: it gets its id, its caller is authenticated, it is counted and timed. What can't be answered so,
-or would be refused, goes the long way.
+Nothing is left out: a call gets its id, its caller is authenticated, it is counted and timed. Calls that can't be
+answered so, or would be refused, take the slow path.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -33,7 +33,7 @@ FastAnswer = Callable[[bytes, Caller, Instant], bytes | None]
 
 
 class FastMethod(grpc.GenericRpcHandler):
-    """Answers such calls of one method; it has a handler for each caller, made when the caller first calls."""
+    """Answers such calls of one method, by a handler for each caller, which is made when the caller first calls."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FastMethod(grpc.GenericRpcHandler):
         self._callers: dict[str | None, tuple[bytes, Any]] = {}
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return the caller's handler, or None for another method and for whoever is not known."""
+        """Return the caller's handler, or None for another method and for an unknown caller."""
         if handler_call_details.method != self.method:
             return None
         authorization = asked_id = None
@@ -72,11 +72,11 @@ class FastMethod(grpc.GenericRpcHandler):
         return known[1] if asked_id is None else self._handler(known[0], asked_id)
 
     def _admit(self, authorization: str | None) -> None:
-        """Make a handler for a credential that is known, so that the next call need not hash it again."""
+        """Make a handler for a cached credential, so that the next call need not hash it again."""
         with suppress(LatchkeyError):
             sha256 = secret_sha256(bearer_text(authorization))
             if self.authentication.knows(sha256, self.instant()):
-                # They are so seldom too many that nothing is spent at each call on which of them to keep.
+                # They are so seldom too many that tracking which to evict at each call is not worth it.
                 if len(self._callers) >= _CALLERS_MAX:
                     self._callers.clear()
                 self._callers[authorization] = (sha256, self._handler(sha256, None))
@@ -88,8 +88,8 @@ class FastMethod(grpc.GenericRpcHandler):
 class _Handler:
     """Answers the calls of one caller.
 
-    Not a function, but an object that could be awaited: gRPC asks at every call whether its handler is asynchronous,
-    and of a function it finds out by taking it apart.
+    An awaitable object, not a function: gRPC checks at every call whether its handler is asynchronous, and of a
+    function finds out by a slow inspection.
     """
 
     __slots__ = (
@@ -142,7 +142,7 @@ class _Handler:
         return response
 
     def _authenticate(self, at: Instant) -> Caller | None:
-        """Return the caller if that is at hand: good for a tick, unless a change comes or none can come any more."""
+        """Return the caller if the credential is cached: good for a tick, unless dropped or no longer confirmed."""
         credential = self._credential = self._authentication.good(self._sha256, self._name, at)
         self._caller = credential.caller if credential else None
         self._until = at + self._tick
@@ -159,7 +159,7 @@ def fast_methods(
 ) -> Sequence[FastMethod]:
     """Return what answers before the layers of ``stack``; the most frequent method first.
 
-    ``tick`` is for how many seconds the calls of one caller share one look at whether its credential is good.
+    ``tick`` is for how many seconds the calls of one caller share one check of its credential.
     """
 
     def batch(raw: bytes, caller: Caller, at: Instant) -> bytes | None:

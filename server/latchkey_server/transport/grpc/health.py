@@ -16,28 +16,28 @@ SERVICES: Final = (
 )
 
 STALE_SERVICES: Final = frozenset({"", "latchkey.v1.VerifyService"})
-"""What goes on for a while when the database is not reachable."""
+"""Services that go on for a while when the database is not reachable."""
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 Response = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """The state that the health service answers with; NOT_SERVING until told otherwise."""
+    """The state that the health service answers with; NOT_SERVING until it is set."""
 
     def __init__(self) -> None:
         self.servicer = HealthServicer()
 
     async def set(self, serving: Mapping[str, bool]) -> None:
-        """Say of each named service whether it is serving."""
+        """Set whether each of the named services is serving."""
         self.servicer.set(serving)
 
     async def set_all(self, serving: bool) -> None:
-        """Say the same of every service."""
+        """Set the same for every service."""
         await self.set(dict.fromkeys(SERVICES, serving))
 
     async def stop(self) -> None:
-        """Say NOT_SERVING of everything, for good, and end every watch, so that no stop has to wait for one."""
+        """Set everything NOT_SERVING for good, and end every watch, so that no stop has to wait for one."""
         self.servicer.set(dict.fromkeys(SERVICES, False))
         self.servicer.end()
 
@@ -51,13 +51,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._changed = asyncio.Event()
 
     def set(self, serving: Mapping[str, bool]) -> None:
-        """Answer this from now on, unless the end has come."""
+        """Answer this from now on, unless the servicer has ended."""
         if not self._ended:
             self._serving |= serving
             self._wake()
 
     def end(self) -> None:
-        """Tell every watcher the last state, and no more."""
+        """Send every watcher the last state, and end its watch."""
         self._ended = True
         self._wake()
 
@@ -67,14 +67,14 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return Response(status=self._status(request.service))
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: ServicerContext) -> AsyncIterator[Response]:
-        told = None
+        sent = None
         while True:
             changed, status, ended = self._changed, self._status(request.service), self._ended
-            if status != told:
+            if status != sent:
                 yield Response(status=status)
             if ended:
                 return
-            told = status
+            sent = status
             await changed.wait()
 
     def _status(self, service: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-# Of a name that has two addresses, as localhost has, a machine may lack one: gRPC does without it too.
+# A name may have two addresses, as localhost has, and a machine lack one: gRPC does without it too.
 _LACKED = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -40,11 +40,11 @@ def _addresses(host: str) -> list[tuple[int, tuple[Any, ...]]]:
 
 
 def _hold(family: int, where: tuple[Any, ...]) -> socket.socket:
-    """Return a socket that is bound and never listens, so that no connection is ever its own.
+    """Return a socket that is bound and never listens, so that it never gets a connection.
 
-    Bound without SO_REUSEPORT, it is refused an address that anybody listens on; afterwards the workers may join it.
-    Without SO_REUSEADDR no second parent can join it before they listen; but connections of an earlier server that
-    have just ended hold an address too, and only with it they don't.
+    Binding without SO_REUSEPORT fails if anybody listens on the address; setting it afterwards lets the workers join.
+    Without SO_REUSEADDR no second parent can bind it before they listen. But connections of an earlier server that
+    have just ended then make binding fail too: only if it does is SO_REUSEADDR set.
     """
     try:
         return _bound(family, where, reuse=False)

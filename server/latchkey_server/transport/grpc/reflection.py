@@ -18,7 +18,7 @@ SERVICES: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alp
 
 
 class Reflection:
-    """Tells clients that bring no protos of the services named, and of all files: the released and others, by name."""
+    """Describes the named services to clients without protos, from the released files and ``others``, by name."""
 
     def __init__(self, services: Sequence[str], others: Iterable[str]) -> None:
         self._services = sorted([*services, *SERVICES])
@@ -32,7 +32,7 @@ class Reflection:
             self._answers[file.name] = answer
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Return what answers; what is asked and answered is the same in both versions."""
+        """Return the handlers of both versions, whose requests and answers are the same."""
         info = grpc.stream_stream_rpc_method_handler(
             self.info, pb.ServerReflectionRequest.FromString, pb.ServerReflectionResponse.SerializeToString
         )
@@ -55,22 +55,22 @@ class Reflection:
     def _answer(self, request: pb.ServerReflectionRequest, response: pb.ServerReflectionResponse) -> None:
         match request.WhichOneof("message_request"):
             case "file_by_filename":
-                self._tell(response, request.file_by_filename)
+                self._add_file(response, request.file_by_filename)
             case "file_containing_symbol":
-                self._tell(response, self._file_of(request.file_containing_symbol))
+                self._add_file(response, self._file_of(request.file_containing_symbol))
             case "file_containing_extension":
                 wanted = request.file_containing_extension
                 extended = self._pool.FindMessageTypeByName(wanted.containing_type)
                 extension = self._pool.FindExtensionByNumber(extended, wanted.extension_number)
-                self._tell(response, self._file_of(extension.full_name))
+                self._add_file(response, self._file_of(extension.full_name))
             case "all_extension_numbers_of_type":
                 extended = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                 numbers = sorted(extension.number for extension in self._pool.FindAllExtensions(extended))
                 response.all_extension_numbers_response.base_type_name = extended.full_name
                 response.all_extension_numbers_response.extension_number.extend(numbers)
             case "list_services":
-                told = [pb.ServiceResponse(name=name) for name in self._services]
-                response.list_services_response.service.extend(told)
+                services = [pb.ServiceResponse(name=name) for name in self._services]
+                response.list_services_response.service.extend(services)
             case _:
                 _refuse(response, grpc.StatusCode.INVALID_ARGUMENT)
 
@@ -83,8 +83,8 @@ class Reflection:
                 return service.file.name
         return self._pool.FindFileContainingSymbol(symbol).name
 
-    def _tell(self, response: pb.ServerReflectionResponse, name: str) -> None:
-        """Answer a file and all that it imports, however far."""
+    def _add_file(self, response: pb.ServerReflectionResponse, name: str) -> None:
+        """Add a file and all that it imports, directly or not, to an answer."""
         response.file_descriptor_response.file_descriptor_proto.extend(self._answers[name].values())
 
 

@@ -38,15 +38,15 @@ _OPTIONS: Final = (
     ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # No stricter than what clients are told to send, else they are cut off with too_many_pings.
+    # No stricter than what clients are advised to send, else they are cut off with too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
 
 def options(port_shared: bool = False) -> list[tuple[str, int]]:
-    """Return how connections are limited."""
-    # On by default: of two servers by mistake on one port each would get half the traffic, and none an error.
+    """Return the options that limit connections."""
+    # On by default in gRPC: two servers by mistake on one port would share the traffic, without an error.
     return [*_OPTIONS, ("grpc.so_reuseport", int(port_shared))]
 
 
@@ -79,7 +79,7 @@ def build_server(
     port_shared: bool = False,
 ) -> grpc.aio.Server:
     """Return a server with every service registered, not started; the workers of one parent share their port."""
-    # The stack is all of a server that a service needs to be added.
+    # To be added, a service needs no more of a server than the stack has.
     generic = cast(grpc.aio.Server, stack)
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, generic)
     stack.add_generic_rpc_handlers(
@@ -131,7 +131,7 @@ def listen(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
 
 
 def _check(tls: Tls) -> None:
-    """Read the files as gRPC will: gRPC itself says no more of a wrong one than of an address that is taken."""
+    """Read the files as gRPC will, which reports a wrong one just as an address that is taken."""
     for path in (tls.certificate, tls.private_key, *([tls.client_ca] if tls.client_ca else [])):
         path.read_bytes()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -15,18 +15,18 @@ ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
 
 class _Details(NamedTuple):
-    """What gRPC tells of a call before it is answered."""
+    """What gRPC passes to find the handler of a call."""
 
     method: str
     invocation_metadata: Any = ()
 
 
 class Stack(grpc.GenericRpcHandler):
-    """Takes services as a server does, and answers for them: with the layers, outermost first, around each handler.
+    """Accepts services as a server does, and answers their calls with the layers, outermost first, around each handler.
 
-    As a generic handler, not as an interceptor, for which gRPC would wait for two more coroutines with every call. And
-    it takes services by their generic handlers only: for each method that is registered by its name, gRPC's aio server
-    waits on a future of its own with every call, and forty of them cost more than the verification.
+    A generic handler, not an interceptor, for which gRPC would wait for two more coroutines with every call. It accepts
+    services by their generic handlers only: for each method that is registered by name, gRPC's aio server waits for one
+    more future with every call, and forty of them cost more than the verification.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -81,7 +81,7 @@ class Unreadable:
 
 
 def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Let what can't be read come as far as the layers: gRPC itself would answer with the exception's text."""
+    """Pass unreadable requests on to the layers: gRPC itself would answer with the exception's text."""
 
     def read(raw: bytes) -> Any:
         try:
@@ -93,7 +93,7 @@ def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _readable(inner: Any, yields: bool) -> Any:
-    """Return the handler of one request that is called with readable ones only."""
+    """Return a handler of one request that refuses unreadable ones."""
 
     async def unary(request: Any, context: ServicerContext) -> Any:
         if isinstance(request, Unreadable):

@@ -39,7 +39,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
 
     async def ReportUsage(self, request: pb.ReportUsageRequest, context: Context) -> pb.ReportUsageResponse:
         require_number("events", len(request.events), EVENTS_MAX)
-        # Before they are read: refusing is to cost less than recording.
+        # Before they are read, so that refusing costs less than recording.
         self._recorder.groups.require_room(caller().workspace_id, len(request.events))
         results = await self._recorder.report(caller(), [read_event(event) for event in request.events])
         return pb.ReportUsageResponse(results=[result_message(result) for result in results])

@@ -26,22 +26,22 @@ from latchkey_server.transport.verify.writer import answer_bytes, decided_bytes,
 
 
 class Verifications:
-    """Reads items, has them decided on, and gives the results that fit; used and counted is what was given."""
+    """Reads items, has them decided on, and returns the results that fit; only those are noted and counted."""
 
     def __init__(
         self, verifier: Verifier, fast_path: FastPath, metrics: Metrics, instant: Callable[[], Instant]
     ) -> None:
         self._verifier = verifier
         self._instant = instant
-        self._at_hand = fast_path
+        self._fast_path = fast_path
         self._verdicts = metrics.verdicts
 
     def at_once(self, raws: Sequence[bytes]) -> list[bytes] | None:
-        """Return a result for each item if all that it takes is at hand, else None; never waits."""
-        return self._at_hand.results(raws, caller(), self._instant()) if 1 <= len(raws) <= ITEMS_MAX else None
+        """Return a result for each item if all that it takes is cached, else None; never waits."""
+        return self._fast_path.results(raws, caller(), self._instant()) if 1 <= len(raws) <= ITEMS_MAX else None
 
     async def one(self, raw: bytes) -> bytes:
-        """Return the response to a request; raises what is wrong with it, or with the moment."""
+        """Return the response to a request; raises what is wrong with it, and what ``Verifier.verify`` raises."""
         item = read_item(raw)
         if isinstance(item, LatchkeyError):
             raise item
@@ -67,7 +67,7 @@ class Verifications:
 
 
 class VerifyServicer:
-    """Answers VerifyService. Not the generated servicer: three of its methods take and give bytes."""
+    """Answers VerifyService. Not the generated servicer: three of its methods take and return bytes."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class VerifyServicer:
         self._stopping = False
 
     def stop_streams(self) -> None:
-        """End what would go on for as long as its client likes, so that no stop has to wait for it."""
+        """End the streams, which would go on for as long as clients like, so that no stop has to wait for them."""
         self._stopping = True
         for stream in self._streams:
             stream.stop()

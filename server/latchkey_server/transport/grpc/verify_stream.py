@@ -29,7 +29,7 @@ class VerifyFrames:
         self._context = context
         self._at_once = at_once
         self._verify = verify
-        self._room = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._writing = asyncio.Lock()
         self._working: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -82,7 +82,7 @@ class VerifyFrames:
         if answer is not None:
             await self._write(answer)
         else:
-            await self._room.acquire()
+            await self._slots.acquire()
             self._begin(frame)
 
     def _answer_at_once(self, frame: RawFrame) -> bytes | None:
@@ -101,14 +101,14 @@ class VerifyFrames:
 
         def done(task: "asyncio.Task[None]") -> None:
             self._working.discard(task)
-            self._room.release()
+            self._slots.release()
             if not task.cancelled() and (failure := task.exception()) is not None:
                 self._fail(failure)
 
         task.add_done_callback(done)
 
     def _fail(self, failure: BaseException) -> None:
-        """End the stream, though its reader waits for the client's next frame, which may never come."""
+        """End the stream, even while its reader waits for a next frame, which may never come."""
         if self._failure is None:
             self._failure = failure
             if self._reader is not None and self._reading:

@@ -1,4 +1,4 @@
-"""WatchKeys on the wire: changes in order, nonces echoed behind them, and the credential looked at all the while."""
+"""WatchKeys on the wire: changes in order, nonces echoed behind them, and the credential rechecked all the while."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from latchkey_server.transport.convert.well_known import duration, revision
 
 NONCE_MAX: Final = 64
 RECHECK_SECONDS: Final = 0.5
-"""How often the credential is looked at, changes or not."""
+"""How often the credential is rechecked, changes or not."""
 
 _AGE_MAX: Final = 3_600.0
 _KINDS: Final = {
@@ -102,7 +102,7 @@ class KeyWatch:
         watch.put(Echo(request.nonce, self._followed.confirmed_at(watched)))
 
     def _follow_binding(self, watch: Watch) -> None:
-        """Begin anew when the credential was bound to other apis: what was filtered until now is not known."""
+        """Begin anew when the credential was bound to other apis: the client lacks what was filtered until now."""
         if _binding(caller()) != _binding(watch.caller):
             watch.caller = caller()
             watch.reset()
@@ -143,14 +143,14 @@ class KeyWatch:
         return f"{self._followed.epoch}.{_binding(caller())}.{self._seen}"
 
     def _position(self, cursor: str) -> int | None:
-        """Return the revision that a cursor stands behind, or None if it is not one of this history and binding."""
+        """Return the revision that a cursor stands for, or None if it is not one of this history and binding."""
         head, _, number = cursor.rpartition(".")
         mine, _, _ = self._cursor().rpartition(".")
         return int(number) if head == mine and number.isascii() and number.isdigit() and len(number) < 19 else None
 
 
 def _binding(watcher: Caller) -> str:
-    """Return what a watcher may learn of, in short."""
+    """Return a short text for what a watcher may see."""
     apis = hashlib.sha256(b"".join(sorted(api_id.bytes for api_id in watcher.api_ids))).hexdigest()[:16]
     everything = "all" if watcher.all_workspaces else apis
     return f"{format_id(ids.WORKSPACE, watcher.workspace_id)}.{everything}"

@@ -1,11 +1,11 @@
-"""The fast path: verifications of which everything is cached, answered at once, in as few steps as there can be.
+"""The fast path: verifications of which everything is cached, answered without a wait, in as few steps as possible.
 
-A verdict depends on the record, the question, the caller and the time. The same callers ask the same of the same
-secrets again and again, so that each record keeps a few answers: each good for one question by one caller while the
-record is confirmed, until the first instant that may alter it. Whatever is not as simple as that takes the slow path,
-through ``verify_servicer``, and is answered there by the same rules.
+A verdict depends on the record, the question, the caller and the time. The same callers ask the same about the same
+secrets again and again, so that each record has a few ready answers: each is good for one question by one caller while
+the record is confirmed, until the first instant that may alter it. Everything else takes the slow path, through
+``verify_servicer``, which decides by the same rules.
 
-This is the one place where steps are counted. Between two calls gRPC's own work has emptied the processor's caches, so
+Only this module and its handlers save steps. Between two calls gRPC's own work has emptied the processor's caches, so
 that each function called and each object touched costs several times what it does in a loop: the functions here are
 longer than elsewhere, and touch less.
 """
@@ -36,10 +36,10 @@ from latchkey_server.transport.verify.writer import (
 )
 
 READY_MAX: Final = 16
-"""Answers that are kept with a record; for one more, all but the newest make room."""
+"""Ready answers that are stored with a record; one more evicts all but the newest."""
 
 ANSWER_BYTES: Final = 400
-"""About what each but the first takes."""
+"""About what each ready answer but the first takes."""
 
 _CALLERS_MAX: Final = 256
 _ASKINGS_MAX: Final = 1_024
@@ -48,11 +48,11 @@ _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 
 TICK: Final = 0.001
-"""Seconds for which a server's decisions share one look at the clock."""
+"""Seconds for which a server's decisions share one reading of the clock."""
 
 
 def _head(size: int) -> bytes:
-    """Return what stands before an answer of so many bytes."""
+    """Return the tag and the length before an answer of ``size`` bytes."""
     return RESULT_TAG + varint(size)
 
 
@@ -61,7 +61,7 @@ _HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
 
 
 class Asking:
-    """A question by a caller, one object for as long as both are the same: ready answers are found by it."""
+    """A question by a caller, always the same object for both: ready answers are found by it."""
 
     __slots__ = ("caller", "question")
 
@@ -71,7 +71,7 @@ class Asking:
 
 
 class ReadyAnswer:
-    """An answer about a record: what asks for it, from when until when it is good, and its parts that last."""
+    """A ready answer about a record: its asking, from when until when it is good, and its lasting parts."""
 
     __slots__ = ("asking", "cacheable", "common", "count", "head", "size", "span", "tally", "valid")
 
@@ -96,7 +96,7 @@ class ReadyAnswer:
 
 
 class FastPath:
-    """Answers what can be answered at once."""
+    """Answers verifications that need no waiting."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class FastPath:
         clock: Clock,
         tick: float = 0.0,
     ) -> None:
-        """``tick`` is for how many seconds decisions share one look at the clock, and say its time."""
+        """``tick`` is for how many seconds decisions share one reading of the clock as their time."""
         self._source = source
         self._cached = source.cached
         self._askings: dict[int, tuple[Caller, dict[bytes, Asking]]] = {}
@@ -121,7 +121,7 @@ class FastPath:
         self._minute = 0
 
     def result(self, raw: bytes, caller: Caller, at: Instant) -> bytes | None:
-        """Return the VerifyResponse to a VerifyRequest, or None if it has to go the long way."""
+        """Return the VerifyResponse to a VerifyRequest, or None if it has to take the slow path."""
         if at >= self._tick_end:
             self._begin_tick(at)
         found = self._find(raw, caller, self._askings_of(caller), at)
@@ -134,7 +134,7 @@ class FastPath:
         return result
 
     def results(self, raws: Sequence[bytes], caller: Caller, at: Instant) -> list[bytes] | None:
-        """Return the VerifyResults of a batch, or None if any of it has to go the long way; nothing is noted then."""
+        """Return the VerifyResults of a batch, or None if any has to take the slow path; nothing is noted then."""
         if at >= self._tick_end:
             self._begin_tick(at)
         room, askings = ANSWER_MAX, self._askings_of(caller)
@@ -147,23 +147,23 @@ class FastPath:
             answers.append(found)
         if room < 0:
             return None
-        # A second question about the same record makes its answer anew: what was given is what is noted.
+        # What was given is noted, though a later question of the batch may have replaced a record's ready answer.
         for record, ready, _ in answers:
             self._note(record, ready)
         return [result for _, _, result in answers]
 
     def _askings_of(self, caller: Caller) -> dict[bytes, Asking]:
-        """Return what the caller asked lately, by the bytes behind a secret."""
+        """Return the caller's latest askings, by the bytes behind a secret."""
         known = self._askings.get(id(caller))
         if known is None:
             if len(self._askings) >= _CALLERS_MAX:
                 self._askings.clear()
-            # The caller with it, so that nobody else comes to have its number.
+            # A reference to the caller, so that no other object gets its id.
             known = self._askings[id(caller)] = (caller, {})
         return known[1]
 
     def _begin_asking(self, rest: bytes, caller: Caller, askings: dict[bytes, Asking]) -> Asking | None:
-        """Return what the bytes behind a secret ask for the first time by this caller, or None if nobody knows."""
+        """Return the caller's first asking of the bytes behind a secret, or None if what they ask is not remembered."""
         question = remembered.get(rest)
         if question is None:
             return None
@@ -175,7 +175,7 @@ class FastPath:
     def _find(
         self, raw: bytes, caller: Caller, askings: dict[bytes, Asking], at: Instant
     ) -> tuple[Record, ReadyAnswer, bytes] | None:
-        """Return the record that a request asks for, what is ready of its answer, and the VerifyResponse, or None."""
+        """Return the record that a request asks about, its ready answer, and the VerifyResponse, or None."""
         if len(raw) > 2 and raw[0] == KEY_TAG and raw[1] < ONE_BYTE:
             # Nearly all are of this form: `secret_span` would find the same.
             start, end = 2, raw[1] + 2
@@ -219,7 +219,7 @@ class FastPath:
             self._notes.use(record, self._now, self._minute)
 
     def _begin_tick(self, at: Instant) -> None:
-        """Look at the clock, and serialise the time of all decisions of a tick."""
+        """Read the clock, and serialise the time of all decisions of a tick."""
         self._tick_end = at + self._tick
         self._now = now = self._clock()
         self._decided = decided_bytes(now)
@@ -227,7 +227,7 @@ class FastPath:
         self._notes.counter.look(now)
 
     def _make_ready(self, record: Record, asking: Asking, now: datetime) -> ReadyAnswer | None:
-        """Return an answer that is good for longer than this moment, and keep it; None if there is none."""
+        """Return a ready answer that is good beyond this moment, and store it; None if there is none."""
         span, question, caller = _unaltered(record, now), asking.question, asking.caller
         if record.limited or question.particular or (span is not None and span[1] <= now):
             return None
@@ -238,11 +238,11 @@ class FastPath:
         parts = lasting_parts(verdict, record, question.omit_metadata, keep=True)
         count = self._verdicts.count(verdict.code.name)
         ready = ReadyAnswer(asking, span, parts, count, tally, verdict.code is Code.VALID)
-        self._keep(record, ready)
+        self._store(record, ready)
         return ready
 
-    def _keep(self, record: Record, ready: ReadyAnswer) -> None:
-        """Keep an answer with its record: the newest in a place of its own, for most are asked one question only."""
+    def _store(self, record: Record, ready: ReadyAnswer) -> None:
+        """Store an answer with its record: the newest in a field of its own, for most get one question only."""
         first: ReadyAnswer | None = record.ready
         if first is None or first.asking is ready.asking:
             record.ready = ready
@@ -265,12 +265,12 @@ def _revision(record: Record) -> tuple[int, bytes]:
 
 
 def _unaltered(record: Record, now: datetime) -> tuple[datetime, datetime] | None:
-    """Return from when until when the same question has the same answer, ``cacheable_for`` included; None: for ever."""
+    """Return from when until when a question has the same answer, ``cacheable_for`` included; None for ever."""
     fields = record.key.fields
     times = [time for time in (fields.expire_time, fields.not_before_time, record.secret_end_time) if time is not None]
     if not times:
         return None
     ahead = [time for time in times if time > now]
-    # A clock may be set back, behind a time that has come.
+    # A clock may be set back to before a time that has passed.
     since = max((time for time in times if time <= now), default=_EVER)
     return since, min(ahead) - record.max_cacheable_for if ahead else _FOREVER

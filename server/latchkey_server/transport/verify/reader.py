@@ -1,7 +1,7 @@
 """Requests of VerifyService, from bytes to questions.
 
-Callers ask the same of many secrets. Serialisers write fields in the order of their numbers, so that the secret comes
-first and the rest of the bytes is the same from call to call: it is read and checked once and then remembered.
+Callers ask the same about many secrets. Serialisers write fields in the order of their numbers, so that the secret
+comes first and the rest of the bytes is the same from call to call: it is parsed and checked once, then remembered.
 """
 
 from typing import Final
@@ -23,13 +23,13 @@ from latchkey_server.transport.convert.well_known import read_duration, read_id,
 
 KEY_TAG: Final = 0x0A
 ONE_BYTE: Final = 0x80
-"""What a number below travels in one byte, with the bits of its value only."""
+"""A varint below this is one byte, which holds the value itself."""
 
 _REST_MAX: Final = 4_096
 
 
 class QuestionMemory:
-    """The questions that bytes ask, bounded in number and in bytes; beyond them all are forgotten and read again."""
+    """Questions by the bytes that ask them, bounded in number and in bytes; at a bound all are forgotten."""
 
     def __init__(self, most: int = 4_096, bytes_most: int = 4 * 1024 * 1024) -> None:
         self._most = most
@@ -37,10 +37,10 @@ class QuestionMemory:
         self._bytes = 0
         self._questions: dict[bytes, Question] = {}
         self.get = self._questions.get
-        """Return the question that bytes behind a secret ask, or None if they are not remembered."""
+        """Return the question in the bytes behind a secret, or None if it is not remembered."""
 
     def put(self, rest: bytes, question: Question) -> None:
-        """Remember what bytes behind a secret ask."""
+        """Remember the question in the bytes behind a secret."""
         if len(self._questions) >= self._most or self._bytes + len(rest) > self._bytes_most:
             self._questions.clear()
             self._bytes = 0
@@ -52,9 +52,9 @@ remembered: Final = QuestionMemory()
 
 
 def secret_span(raw: bytes) -> tuple[int, int]:
-    """Return where the secret lies that a serialised VerifyRequest begins with; (0, 0) if it begins otherwise.
+    """Return the start and end of the secret that a serialised VerifyRequest begins with; (0, 0) if with none.
 
-    The rest behind it is what is asked. Only ASCII is taken for a secret here: the bytes then are those of its text.
+    The bytes behind it are the question. Only an ASCII secret is found: its bytes are those of its text.
     """
     if len(raw) < 3 or raw[0] != KEY_TAG:
         return 0, 0
@@ -95,7 +95,7 @@ def _remember(raw: bytes, question: Question) -> None:
     rest = raw[end:]
     if not start or len(rest) > _REST_MAX or question.operation_id:
         return
-    # A second key further on would be the one that counts.
+    # Of two keys in a message the second one counts.
     if not pb.VerifyRequest.FromString(rest).key:
         remembered.put(rest, question)
 

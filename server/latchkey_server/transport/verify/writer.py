@@ -1,7 +1,7 @@
 """Answers of VerifyService, from verdicts to bytes.
 
-Serialised protobuf fields can be joined: what all answers about a record have in common is serialised once and kept
-with the record, and an answer is a few short pieces around it.
+Serialised protobuf fields can be joined: what all answers about a record share is serialised once and stored with the
+record, and an answer adds a few short pieces around it.
 """
 
 import json
@@ -86,13 +86,13 @@ def answer_bytes(verdict: Verdict, decided: bytes, *, omit_metadata: bool) -> by
 def lasting_parts(verdict: Verdict, record: Record, omit_metadata: bool, *, keep: bool) -> tuple[bytes, bytes, bytes]:
     """Return the parts of an answer that neither its moment nor the workspace's revision alters.
 
-    What all answers about a record have in common is one of them; ``keep`` says to keep it with the record.
+    What all answers about a record share is one of them; ``keep`` stores it with the record.
     """
     return _HEADS[verdict.code], _common(record, omit_metadata, keep), _cacheable(verdict.cacheable_for)
 
 
 def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> list[bytes]:
-    """Return VerifyResults, in order, as long as there is room for them and for saying that the rest has none."""
+    """Return VerifyResults, in order, as many as fit if each of the rest becomes an AnswerTooLarge."""
     results: list[bytes] = []
     room, decided_time, decided = ANSWER_MAX - len(items) * _FULL_BYTES, None, b""
     for item, answer in zip(items, answers, strict=True):
@@ -111,16 +111,16 @@ def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> lis
 
 
 def filled(results: list[bytes], count: int) -> list[bytes]:
-    """Return as many results as there were items: for the rest there was no room."""
+    """Return as many results as there were items: AnswerTooLarge for those that did not fit."""
     return results + [_FULL] * (count - len(results))
 
 
 def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
-    """Return what all answers about a record have in common, with or without metadata."""
+    """Return what all answers about a record share, with or without metadata."""
     bare = omit_metadata and (record.metadata, record.identity_metadata) != (_NO_METADATA, _NO_METADATA)
-    kept = record.common_bare if bare else record.common
-    if kept is not None:
-        return kept
+    stored = record.common_bare if bare else record.common
+    if stored is not None:
+        return stored
     shown = verification_pb2.Verification(key=_verified_key(record, bare), ratelimits=_ratelimits(record))
     common = shown.SerializeToString()
     if keep and bare:
@@ -131,7 +131,7 @@ def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
 
 
 def revision_bytes(history: History, number: int) -> tuple[int, bytes]:
-    """Return a workspace's revision and its bytes; it moves seldom, and all of the workspace's records share it."""
+    """Return a workspace's revision and its bytes; it changes seldom, and all records of the workspace share it."""
     if history.serialized is None or history.serialized[0] != number:
         message = verification_pb2.Verification(revision=revision(Revision(history.workspace_id, number)))
         history.serialized = (number, message.SerializeToString())
@@ -170,7 +170,7 @@ def delimited(parts: Sequence[bytes]) -> bytes:
 
 @lru_cache(maxsize=16_384)
 def varint(number: int) -> bytes:
-    """Return a length as it travels."""
+    """Return a number as a protobuf varint."""
     if number < 0x80:
         return bytes((number,))
     return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
