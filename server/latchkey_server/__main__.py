@@ -46,7 +46,7 @@ def serve_command(workers: str | None) -> None:
 
 @main.command(name="worker", hidden=True, help="Serve as one of several workers; only `serve --workers` starts it.")
 def worker_command() -> None:
-    """Run one of the processes of a server with several."""
+    """Run one worker of a server with several."""
     worker = take_orders()
     _run_with(worker.orders.settings, lambda _: worker.serve(), worker.fail)
 

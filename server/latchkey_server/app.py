@@ -87,7 +87,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class VerifyStorage:
-    """What keeps verifications fresh: the cache, what feeds it, and where records come from."""
+    """What keeps verifications fresh: the cache, the change feed, and the source of records."""
 
     cache: KeyCache
     watchers: Watchers
@@ -96,13 +96,13 @@ class VerifyStorage:
     records: CachedRecords
 
     def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
-        """Take account of this process's own changes before anybody is answered."""
+        """Apply this process's own changes before their caller is answered."""
         self.cache.committed(revision, changes)
         self.feed.hint(revision.workspace_id)
 
 
 def build_verify_storage(storage: Storage, settings: Settings, clock: Clock) -> VerifyStorage:
-    """Return the cache of a process and all that it hangs on."""
+    """Return the cache of a process with all that fills it and keeps it fresh."""
     cache, watchers, availability = KeyCache(settings.cache_keys, settings.cache_bytes), Watchers(), Availability()
     return VerifyStorage(
         cache=cache,
@@ -126,14 +126,14 @@ def build_workspaces(storage: Storage, clock: Clock, listener: ChangeListener | 
 
 
 class Unheard:
-    """Listens for a process that keeps nothing."""
+    """Listens for a process that caches nothing."""
 
     def committed(self, revision: Revision, changes: Sequence[Change]) -> None:
-        """Have nothing to take account of."""
+        """Have nothing to drop."""
 
 
 def show_cache(metrics: Metrics, verify_storage: VerifyStorage) -> None:
-    """Let metrics tell of the cache and of the database's availability."""
+    """Show the cache and the database's availability in the metrics."""
     cache, histories, availability = verify_storage.cache, verify_storage.cache.histories, verify_storage.availability
     metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
     metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
@@ -142,7 +142,7 @@ def show_cache(metrics: Metrics, verify_storage: VerifyStorage) -> None:
 
 
 def show_backlog(metrics: Metrics, recorder: UsageRecorder, notes: VerificationNotes) -> None:
-    """Let metrics tell of what waits to be written, and of what no room was left for."""
+    """Show in the metrics what waits to be written, and what was dropped."""
     metrics.watch("latchkey_usage_pending", "Usage events that wait to be written.", lambda: recorder.groups.pending)
     metrics.total(
         "latchkey_verification_counts_dropped",
@@ -155,7 +155,7 @@ def show_backlog(metrics: Metrics, recorder: UsageRecorder, notes: VerificationN
 
 
 def build_flush(storage: Storage, settings: Settings, notes: VerificationNotes, clock: Clock) -> VerificationFlush:
-    """Return what writes a process's notes down, under a name that no other process has."""
+    """Return what flushes a process's notes, under a client id that no other process has."""
     recorder = VerificationRecorder(PostgresStore(storage.database), clock)
     client_id = f"server-{secrets.token_hex(16)}"
     return VerificationFlush(recorder, notes.counter, notes.uses, client_id, settings.flush_interval)
@@ -184,14 +184,14 @@ async def running_server(
         show_backlog(metrics, recorder, notes)
         authentication = build_authentication(verify_storage, readiness, clock)
         layers = Stack(build_layers(verify_storage, settings, metrics, authentication))
-        # Only time itself never leaps: a clock of a test's own is looked at each time.
+        # A test's own clock may leap: it is read for each decision.
         tick = TICK if clock is utc_now else 0.0
         fast_path = FastPath(verify_storage.records, notes, metrics, clock, tick)
         services = build_services(storage, verify_storage, settings, metrics, notes, fast_path, recorder, clock)
-        ways = fast_methods(fast_path, authentication, metrics, instant, layers, tick)
+        methods = fast_methods(fast_path, authentication, metrics, instant, layers, tick)
         await health.set_all(serving=False)
         server = build_server(
-            services, layers, ways, health, channelz_on=settings.channelz, port_shared=worker is not None
+            services, layers, methods, health, channelz_on=settings.channelz, port_shared=worker is not None
         )
         port = _listen(server, settings)
         await server.start()
@@ -225,7 +225,7 @@ async def _begin(
     readiness: Readiness,
     clock: Clock,
 ) -> None:
-    """Look at the database once, and go on looking beside the server."""
+    """Check the database once, and go on checking beside the server."""
     availability, stale_if_error = verify_storage.availability, timedelta(seconds=settings.stale_if_error)
     await verify_storage.feed.look()
     health_check = HealthCheck(
@@ -275,7 +275,7 @@ def build_services(
 
 
 def build_authentication(verify_storage: VerifyStorage, readiness: Readiness, clock: Clock) -> Authentication:
-    """Return what finds out who calls."""
+    """Return what authenticates callers."""
     return Authentication(verify_storage.records, clock, readiness)
 
 
@@ -320,7 +320,7 @@ def with_port(address: str, port: int) -> str:
 
 
 def metrics_address(listen: str, worker: int) -> str:
-    """Return where a worker shows its metrics: each at a port of its own, for they are each process's."""
+    """Return where a worker shows its metrics: each at a port of its own, for metrics are counted by process."""
     port = port_of(listen)
     return with_port(listen, port + worker if port else 0)
 

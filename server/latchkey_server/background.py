@@ -1,4 +1,4 @@
-"""What runs beside the calls: looking at the database, telling health, the database's upkeep."""
+"""What runs beside the calls: checks of the database, health, the database's upkeep."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -22,7 +22,7 @@ from latchkey_server.transport.grpc.health import SERVICES, STALE_SERVICES, Heal
 
 _WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
-"""How long a look waits for the database: health is to be told in an outage too, above all then."""
+"""How long a check waits for the database: health has to be set in an outage too, above all then."""
 
 _MAINTAIN_EVERY = timedelta(hours=1)
 _REATTRIBUTE_SECONDS = 10.0
@@ -36,20 +36,20 @@ class Readiness:
     def __init__(self) -> None:
         self.trouble: str | None = "starting"
         self.ready = False
-        """Whether calls are answered; every call looks at it."""
+        """Whether calls are answered; every call reads it."""
 
     def set(self, trouble: str | None) -> None:
-        """Say what the trouble is, or that there is none."""
+        """Set the trouble, None if there is none."""
         self.trouble, self.ready = trouble, trouble is None
 
 
 async def trouble_of(connection: Connection, peppers: Peppers, clock: Clock) -> str | None:
-    """Return what keeps a server from serving on this database, in one line, or None."""
+    """Return why a server can't serve on this database, in one line, or None."""
     return await schema_trouble(connection) or await pepper_trouble(connection, peppers, clock())
 
 
 class HealthCheck:
-    """Looks at schema and peppers again and again, and tells health what it and the change feed see."""
+    """Checks schema and peppers repeatedly, and sets health by them and by what the change feed finds."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class HealthCheck:
         self._instant = instant
 
     async def run(self) -> None:
-        """Look again and again until cancelled."""
+        """Check repeatedly until cancelled."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             await self.look()
 
     async def look(self) -> None:
-        """Look once; a server that was ready stays so in an outage, and its calls say UNAVAILABLE."""
+        """Check once; a server that was ready stays so in an outage, and its calls answer UNAVAILABLE."""
         if not self._availability.lost:
             # Another server may have brought a new schema or pepper meanwhile.
             with suppress(LatchkeyError, TimeoutError):
@@ -109,7 +109,7 @@ class HealthCheck:
 
 
 class Upkeep:
-    """Does the database's upkeep, one server of all at a time: all of it each hour, retagged keys within seconds."""
+    """Does the database's upkeep, on one server at a time: all of it each hour, reattribution within seconds."""
 
     def __init__(self, database: Database, retention: Retention, readiness: Readiness, clock: Clock) -> None:
         self._database = database
@@ -149,14 +149,14 @@ class Upkeep:
         except LeaseLost:
             return None
         finally:
-            # In an outage it ends by itself.
+            # In an outage the lease expires by itself.
             with suppress(LatchkeyError):
                 await job_lease.give_back(done=done)
         return maintenance.done
 
 
 async def background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run something beside the server until the stack is unwound; what fails is told and begins again."""
+    """Run something beside the server until the stack is unwound; what fails is logged and begins again."""
 
     async def supervised() -> None:
         while True:

@@ -16,5 +16,5 @@ class Backoff:
         return pause
 
     def reset(self) -> None:
-        """Begin anew: what was tried has held."""
+        """Begin anew, after a success."""
         self._next = self._least

@@ -21,7 +21,7 @@ _HIDDEN = "[hidden]"
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Hide what could be a secret, by the field's name or the value's looks."""
+    """Hide what could be a secret, by the field's name or the value's form."""
     for name, value in event.items():
         if name in _SECRET_NAMES:
             event[name] = _HIDDEN
@@ -63,7 +63,7 @@ class _NoText(logging.Handler):
 
 
 class Count:
-    """A number that grows; the cheapest there is, read when metrics are collected."""
+    """A number that only grows, cheap to count; read when metrics are collected."""
 
     __slots__ = ("value",)
 
@@ -94,7 +94,7 @@ _FIRST: Final = _BOUNDS[0]
 
 
 class Timing:
-    """How long calls of one method took that ended in one status, and so how many they were."""
+    """The times, and thereby the number, of one method's calls that ended in one status."""
 
     __slots__ = ("buckets", "seconds")
 
@@ -127,10 +127,10 @@ class Calls(Collector):
         times = HistogramMetricFamily(
             "latchkey_call_seconds", "Time from request to answer, by method.", labels=["method"]
         )
-        # Calls go on in another thread meanwhile: what is told is what is copied here.
-        timings = [(at, list(timing.buckets), timing.seconds) for at, timing in list(self._timings.items())]
-        for at, buckets, _ in timings:
-            counts.add_metric(at, sum(buckets))
+        # Calls go on in another thread meanwhile: what is shown is what is copied here.
+        timings = [(labels, list(timing.buckets), timing.seconds) for labels, timing in list(self._timings.items())]
+        for labels, buckets, _ in timings:
+            counts.add_metric(labels, sum(buckets))
         for method in dict.fromkeys(method for (method, _), _, _ in timings):
             ours = [(buckets, seconds) for (of, _), buckets, seconds in timings if of == method]
             below = accumulate(map(sum, zip(*(buckets for buckets, _ in ours), strict=True)))
@@ -166,9 +166,9 @@ class Metrics:
         self.registry.register(self.verdicts)
 
     def total(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Tell a number that only grows as it is whenever metrics are read."""
+        """Show a number that only grows, read whenever metrics are."""
         self.registry.register(Total(name, description, value))
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Tell a value as it is whenever metrics are read."""
+        """Show a value, read whenever metrics are."""
         Gauge(name, description, registry=self.registry).set_function(value)

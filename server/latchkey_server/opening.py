@@ -1,4 +1,4 @@
-"""What a server stands on, opened for any command: the database, embedded or not, its pools, and the peppers."""
+"""What every command opens: the database, embedded or not, its pools, and the peppers."""
 
 import base64
 import secrets
@@ -25,7 +25,7 @@ UPKEEP_POOL_SIZE, UPKEEP_SECONDS = 2, 3600.0
 """Connections for upkeep, migrations and rebuilding, and how long a statement of theirs may take."""
 
 CONNECTIONS_MIN = 100
-"""What an embedded PostgreSQL always has room for."""
+"""Connections that an embedded PostgreSQL accepts at least."""
 
 
 class StartError(Exception):
@@ -40,8 +40,8 @@ utc_now: Final[Clock] = partial(datetime.now, UTC)
 class Storage:
     """An open database with the peppers that its hashes are made with; ``dsn`` is never shown.
 
-    Look-ups have connections of their own: whatever keeps the others busy, a verification finds one. So has upkeep,
-    whose statements may take long.
+    Look-ups have connections of their own: however busy the others are, a verification finds one. So has upkeep, whose
+    statements may take long.
     """
 
     database: Database
@@ -58,8 +58,8 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     async with AsyncExitStack() as stack:
         embedded = None
         if settings.database_url is None:
-            room = {"max_connections": str(max(CONNECTIONS_MIN, _connections(settings)))}
-            embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir, settings=room))
+            options = {"max_connections": str(max(CONNECTIONS_MIN, _connections(settings)))}
+            embedded = await stack.enter_async_context(embedded_postgres(settings.data_dir, settings=options))
             dsn = embedded.dsn()
         else:
             dsn = settings.database_url.get_secret_value()
@@ -80,7 +80,7 @@ def _connections(settings: Settings) -> int:
 
 
 def retention_of(settings: Settings) -> Retention:
-    """Return how long the database keeps what it holds of usage."""
+    """Return how long usage and verification counts are retained."""
 
     def days(number: int | None) -> timedelta | None:
         return None if number is None else timedelta(days=number)
@@ -94,7 +94,7 @@ def retention_of(settings: Settings) -> Retention:
 
 
 def load_peppers(settings: Settings) -> Peppers:
-    """Return the peppers of the settings; the embedded default keeps one in a file of its own, made at first start."""
+    """Return the peppers of the settings; by default one in a file of the data directory, made at the first start."""
     if settings.peppers is not None:
         current, keys = read_peppers(settings.peppers.get_secret_value())
         return Peppers(keys, current)
@@ -110,7 +110,7 @@ def load_peppers(settings: Settings) -> Peppers:
 
 @asynccontextmanager
 async def open_straight(storage: Storage, settings: Settings) -> AsyncIterator[Database]:
-    """Open the database past a transaction pooler, if the settings name a way: migrations hold a session's lock."""
+    """Open the database past a transaction pooler, if ``listen_dsn`` is set: migrations hold a session's lock."""
     dsn = settings.listen_dsn.get_secret_value() if settings.listen_dsn else storage.dsn
     async with open_database(
         dsn,

@@ -132,10 +132,10 @@ class Settings(BaseSettings):
         return self
 
     def _check_retention(self) -> None:
-        kept, accepted, known = self.usage_retention_days, self.usage_accepted_days, self.usage_identity_days
-        if kept is not None and kept <= accepted:
+        retained, accepted, known = self.usage_retention_days, self.usage_accepted_days, self.usage_identity_days
+        if retained is not None and retained <= accepted:
             raise ValueError("LATCHKEY_USAGE_RETENTION_DAYS must be more than LATCHKEY_USAGE_ACCEPTED_DAYS")
-        if known is not None and (kept is None or known < kept + accepted):
+        if known is not None and (retained is None or known < retained + accepted):
             raise ValueError(
                 "LATCHKEY_USAGE_IDENTITY_DAYS must be at least LATCHKEY_USAGE_RETENTION_DAYS, which it needs, "
                 "and LATCHKEY_USAGE_ACCEPTED_DAYS together"

@@ -1,7 +1,7 @@
 """A process that serves: the only one of its server, or one of several workers that a parent started.
 
-A worker is told what to serve on standard input, where neither a list of processes nor a log shows it, and says on
-standard output, in one line, that it serves or why it can't. Both are used for nothing else, and once.
+A worker reads its orders from standard input, where neither a list of processes nor a log shows them, and answers on
+standard output, in one line, that it serves or why it can't. Both are used once, and for nothing else.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from latchkey_server.storage.embedded.launcher import tie_to_parent
 
 SERVES: Final = b"serves\n"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# The garbage collector looks at objects that may be parts of a cycle: at new ones often, at all there are seldom, for a
-# cache of 100,000 records takes hundreds of milliseconds to walk, and calls would wait. gRPC leaves a cycle of six
-# objects at each call (the function inside its _find_method_handler refers to itself): 500 at a time keep calls waiting
-# for a tenth of a millisecond, 10,000 for three.
+# The garbage collector examines objects that may be parts of a cycle: new ones often, all of them seldom, for walking a
+# cache of 100,000 records takes hundreds of milliseconds in which calls wait. gRPC leaves a cycle of six objects at
+# each call (the function inside its _find_method_handler refers to itself): collecting 500 at a time delays calls by a
+# tenth of a millisecond, 10,000 by three.
 GC_THRESHOLDS: Final = (500, 20, 1_000)
 
 log = structlog.get_logger("latchkey")
@@ -61,7 +61,7 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def ignore_signals() -> None:
-    """Let no second signal break what is left of a stop: the loop would give them their deadly meaning back."""
+    """Ignore signals for the rest of a stop: the loop would restore their default, which kills."""
     for number in SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
@@ -69,7 +69,7 @@ def ignore_signals() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a parent tells a worker."""
+    """What a parent passes to a worker."""
 
     number: int
     parent: int
@@ -77,12 +77,12 @@ class Orders:
 
     def encode(self) -> bytes:
         """Return what the worker reads."""
-        told = {"number": self.number, "parent": self.parent, "settings": revealed(self.settings)}
-        return json.dumps(told, default=str).encode()
+        orders = {"number": self.number, "parent": self.parent, "settings": revealed(self.settings)}
+        return json.dumps(orders, default=str).encode()
 
 
 class Worker:
-    """This process as a worker: what it was told, and its one answer."""
+    """This process as a worker: its orders, and its one answer."""
 
     def __init__(self, orders: Orders, answer: BinaryIO) -> None:
         self.orders = orders
@@ -93,7 +93,7 @@ class Worker:
         await serve(self.orders.settings, lambda _: self._say(SERVES), self.orders.number)
 
     def fail(self, line: str) -> NoReturn:
-        """Say why this worker can't serve, and end."""
+        """Answer why this worker can't serve, and exit."""
         if self._answer.closed:
             log.error("failed", reason=line)
         else:
@@ -106,16 +106,16 @@ class Worker:
 
 
 def take_orders() -> Worker:
-    """Become the worker that standard input tells of; ends with its parent, however that dies."""
-    # Whatever else may be printed is no answer.
+    """Become the worker that standard input describes; ends with its parent, however that dies."""
+    # Only the answer goes to standard output, whatever else may be printed.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     tie_to_parent(signal.SIGTERM, ctypes.CDLL(None, use_errno=True))
     try:
-        told = json.load(sys.stdin.buffer)
+        orders = json.load(sys.stdin.buffer)
     except ValueError:
         sys.exit("latchkey-server: only `latchkey-server serve --workers N` starts a worker")
-    if os.getppid() != told["parent"]:
+    if os.getppid() != orders["parent"]:
         sys.exit("latchkey-server: the server that started this worker is gone")
-    structlog.contextvars.bind_contextvars(worker=told["number"])
-    return Worker(Orders(told["number"], told["parent"], Settings.model_validate(told["settings"])), answer)
+    structlog.contextvars.bind_contextvars(worker=orders["number"])
+    return Worker(Orders(orders["number"], orders["parent"], Settings.model_validate(orders["settings"])), answer)

@@ -1,7 +1,7 @@
 """Several worker processes on one port, for more than one core: their parent starts, restarts and stops them.
 
 The parent serves no call. It holds the port, runs the embedded PostgreSQL, migrates and bootstraps. Each worker is a
-server of its own otherwise: they meet in the database only, as servers on several machines do.
+server of its own otherwise: they share the database only, as servers on several machines do.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from latchkey_server.worker import SERVES, Orders, ignore_signals, stop_on_signa
 PAUSE_MIN: Final = 0.1
 PAUSE_MAX: Final = 5.0
 SERVED_SECONDS: Final = 10.0
-"""Whoever served for so long is restarted as if it had never failed."""
+"""A worker that served for so long is restarted as if it had never failed."""
 
 STOP_SECONDS: Final = 30.0
-"""What a worker may take to stop beside the grace of its open calls."""
+"""Seconds that a worker may take to stop, beside the grace of its open calls."""
 
 # A fresh interpreter that looks for no module in the current folder; never a fork, which gRPC does not survive.
 _COMMAND: Final = (sys.executable, "-P", "-m", "latchkey_server", "worker")
@@ -48,8 +48,8 @@ async def serve_with_workers(settings: Settings, begun: Callable[[str, str | Non
         storage = await stack.enter_async_context(open_storage(settings))
         if storage.embedded:
             await prepare_embedded(storage, settings, utc_now)
-        told = _told(settings, address, storage)
-        slots = [WorkerSlot(number, told) for number in range(settings.workers)]
+        worker_settings = _worker_settings(settings, address, storage)
+        slots = [WorkerSlot(number, worker_settings) for number in range(settings.workers)]
         stack.push_async_callback(_stop, slots, settings.stop_grace + STOP_SECONDS)
         await _start(slots)
         for slot in slots:
@@ -73,15 +73,15 @@ def _set(*events: asyncio.Event) -> None:
 
 
 def _held_address(settings: Settings, stack: AsyncExitStack) -> str:
-    """Return the address with its port, ours until the stack is unwound."""
+    """Return the address with its port, held until the stack is unwound."""
     try:
         return with_port(settings.listen, stack.enter_context(held_port(settings.listen)))
     except OSError:
         raise address_taken(settings) from None
 
 
-def _told(settings: Settings, address: str, storage: Storage) -> Settings:
-    """Return the settings of every worker: the parent's, with what it found out itself."""
+def _worker_settings(settings: Settings, address: str, storage: Storage) -> Settings:
+    """Return the settings of every worker: the parent's, with its port, its database and its peppers."""
     peppers = write_peppers(storage.peppers.current, storage.peppers.keys)
     found = {"listen": address, "database_url": SecretStr(storage.dsn), "peppers": SecretStr(peppers)}
     return settings.model_copy(update=found)
@@ -94,7 +94,7 @@ async def _start(slots: Sequence["WorkerSlot"]) -> None:
             for slot in slots:
                 group.create_task(slot.fill())
     except* StartError as failed:
-        # One line is enough: what keeps one worker from serving mostly keeps all.
+        # One line is enough: what fails one worker mostly fails all.
         raise failed.exceptions[0] from None
 
 
@@ -164,23 +164,23 @@ class WorkerSlot:
 async def _spawn() -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *_COMMAND,
-        # Its settings come as orders: what of them is secret stands in one environment at most.
+        # Its settings come as orders: secrets stand in the parent's environment only.
         env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        # A terminal's Ctrl-C is the parent's, who passes it on.
+        # A terminal's Ctrl-C goes to the parent, which passes it on.
         start_new_session=True,
     )
 
 
 async def _answer(process: asyncio.subprocess.Process, orders: bytes) -> bytes:
     """Give a process its orders and return its answer, empty if it ended without one."""
-    told, said = cast(asyncio.StreamWriter, process.stdin), cast(asyncio.StreamReader, process.stdout)
-    told.write(orders)
-    told.close()
+    stdin, stdout = cast(asyncio.StreamWriter, process.stdin), cast(asyncio.StreamReader, process.stdout)
+    stdin.write(orders)
+    stdin.close()
     with suppress(ConnectionError):
-        await told.wait_closed()
-    return await said.readline()
+        await stdin.wait_closed()
+    return await stdout.readline()
 
 
 def _ending(status: int) -> str:

@@ -1,4 +1,4 @@
-"""Money as whole nano-dollars, and as it travels; never a float."""
+"""Money as whole nano-dollars, and as a message; never a float."""
 
 from typing import Final
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 
 ENVIRONMENT_MAX = 32
-"""Code points of an environment label that are kept (spec §2)."""
+"""Code points of an environment label that are stored (spec §2)."""
 
 NANOS = 1_000_000_000
 """Nano-dollars in a dollar: every amount of money is a whole number of them."""
@@ -121,5 +121,5 @@ def unexpired(end_time: datetime | None, now: datetime) -> bool:
 
 
 def secret_sha256(secret: str) -> bytes:
-    """Return the 32-byte digest under which a secret is known everywhere."""
+    """Return the 32-byte digest by which a secret is identified everywhere."""
     return hashlib.sha256(secret.encode()).digest()
