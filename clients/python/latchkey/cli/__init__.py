@@ -12,7 +12,7 @@ _EXTRA = ("click", "rich", "tenacity")
 
 def main() -> None:
     """Run `latchkey`, or say in one line what it needs."""
-    # What gRPC writes on the terminal by itself is told again, in words, where a call fails.
+    # What gRPC writes on the terminal by itself would repeat what is printed where a call fails.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         commands = import_module("latchkey.cli.commands")

@@ -13,10 +13,10 @@ from latchkey.cli.ranges import Bucket, Last, Range
 from latchkey.cli.report import Dimension, Filter, Measure, Question
 
 TOP = 20
-"""Groups in a table, unless told otherwise; machines get all."""
+"""Groups in a table by default; machines get all."""
 
 PICTURE_TOP = 8
-"""Groups in a picture, unless told otherwise: as many as colours that can be told apart."""
+"""Groups in a picture by default: as many as there are distinguishable colours."""
 
 Command = Callable[..., None]
 
@@ -44,7 +44,7 @@ class Asked:
 
 
 def question_of(asked: Asked, now: datetime, *, drawn: bool, top: int) -> Question:
-    """Return the question that the options describe; ``drawn`` divides time and keeps ``top`` where they are silent."""
+    """Return the question that the options describe; by default ``drawn`` divides time and ``top`` bounds groups."""
     covered = _covered(asked, now)
     silent = ranges.suitable(covered) if drawn else Bucket.NONE
     return Question(

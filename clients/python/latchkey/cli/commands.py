@@ -31,7 +31,7 @@ def main() -> None:
     """Run the command line: 0 is done, 1 is failed, 2 is misused, 130 is interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # An output that can't carry a label carries its escape.
+            # What an output can't encode is escaped.
             stream.reconfigure(errors="backslashreplace")
     latchkey()
 
@@ -90,7 +90,7 @@ usage.add_command(import_)
 
 
 def _refuse_options(context: click.Context) -> None:
-    """An option in front of a subcommand would be dropped without a word."""
+    """Refuse options in front of a subcommand, which would be dropped silently."""
     for name in context.params:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"options of {context.invoked_subcommand} stand behind it")
@@ -110,13 +110,13 @@ def _print(report: Report, *, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         write_csv(report, sys.stdout)
     else:
-        # What reads a pipe has no width.
+        # A pipe has no width.
         show(report, Console(highlight=False, width=None if sys.stdout.isatty() else WIDE))
 
 
 def _draw_into(file: Path) -> Callable[[Report], None]:
-    """Return what draws into a file, or refuse before anything was asked."""
-    # matplotlib takes a second to come; whoever wants no picture does not wait for it.
+    """Return what draws into a file; raises Failure, before any call, if it can't."""
+    # Importing matplotlib takes a second; whoever wants no picture does not wait for it.
     try:
         from latchkey.cli.plot import draw  # noqa: PLC0415 (see above)
     except ModuleNotFoundError as error:

@@ -26,7 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A server and the credential for it; without ``tls`` what is sent can be read on the way."""
+    """A server and the credential for it; without ``tls`` both are sent in plaintext."""
 
     address: str
     token: str
@@ -34,7 +34,7 @@ class Connection:
 
     def channel(self) -> grpc.aio.Channel:
         """Return a channel; nothing is sent before the first call."""
-        # A proxy is for what is elsewhere.
+        # No proxy for this machine.
         options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not is_loopback(self.address)))]
         if self.tls is None:
             return grpc.aio.insecure_channel(self.address, options=options)

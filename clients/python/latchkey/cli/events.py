@@ -1,4 +1,4 @@
-"""A record of a file becomes a usage event: mapped, priced, shifted, and checked as far as the wire demands it."""
+"""A record of a file becomes a usage event: mapped, priced, shifted, and checked as far as a message demands it."""
 
 import json
 import re
@@ -46,7 +46,7 @@ class Reading:
 
 
 def event_of(fields: Fields, event_id: str, reading: Reading) -> usage_pb2.UsageEvent:
-    """Return the event that a record tells, named ``event_id`` if it has no name; raises LineError."""
+    """Return the event of a record, with ``event_id`` if it has none of its own; raises LineError."""
     values = {name: value for name in FIELDS if (value := value_of(fields, name, reading)) is not None}
     values.setdefault("event_id", event_id)
     for name in REQUIRED:
@@ -156,9 +156,9 @@ def source_of(file_name: str) -> str:
 def lacking(columns: Iterable[str], reading: Reading) -> list[str]:
     """Return what is wrong with a file's columns, in words."""
     present = set(columns)
-    gone = [f"there is no column {column!r}" for column in reading.columns.values() if column not in present]
+    missing = [f"there is no column {column!r}" for column in reading.columns.values() if column not in present]
     found = [name for name in FIELDS if reading.columns.get(name, name) in present or name in reading.constants]
-    return gone + [_HINTS[name] for name in REQUIRED if name not in found and name not in reading.columns]
+    return missing + [_HINTS[name] for name in REQUIRED if name not in found and name not in reading.columns]
 
 
 def ignored(columns: Iterable[str], reading: Reading) -> list[str]:

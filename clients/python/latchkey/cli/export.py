@@ -16,7 +16,7 @@ def write_json(report: Report, out: TextIO) -> None:
     """Write a report as one JSON object."""
     question = report.question
     covered = question.covered
-    told = {
+    document = {
         "start_time": rfc3339(covered.start, covered.zone),
         "end_time": rfc3339(covered.end, covered.zone),
         "time_zone": covered.zone.key,
@@ -27,7 +27,7 @@ def write_json(report: Report, out: TextIO) -> None:
         "totals": measures(report.totals),
         "groups": [_group(group, report) for group in report.groups],
     }
-    json.dump(told, out, ensure_ascii=False, indent=2)
+    json.dump(document, out, ensure_ascii=False, indent=2)
     out.write("\n")
 
 
@@ -48,12 +48,12 @@ def measures(numbers: Numbers) -> dict[str, Value]:
 
 
 def _group(group: Group, report: Report) -> dict[str, object]:
-    told: dict[str, object] = {"other": group.other}
-    told["group"] = {name: value for name, value in _fields(group).items() if name != "other"}
-    told["measures"] = measures(group.numbers)
+    entry: dict[str, object] = {"other": group.other}
+    entry["group"] = {name: value for name, value in _fields(group).items() if name != "other"}
+    entry["measures"] = measures(group.numbers)
     cells = () if report.question.bucket is Bucket.NONE else group.cells
-    told["buckets"] = [{**_span(cell, report.question.covered), "measures": measures(cell.numbers)} for cell in cells]
-    return told
+    entry["buckets"] = [{**_span(cell, report.question.covered), "measures": measures(cell.numbers)} for cell in cells]
+    return entry
 
 
 def _columns(report: Report) -> list[str]:

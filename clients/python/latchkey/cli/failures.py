@@ -39,7 +39,7 @@ def told(error: grpc.aio.AioRpcError, address: str, secure: bool) -> str:
 
 
 def _unanswered(code: grpc.StatusCode, message: str, address: str, secure: bool) -> str:
-    """Return what it means when no Latchkey said what is wrong."""
+    """Return the message for a status that is not Latchkey's."""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             how = "over TLS (or --plaintext)" if secure else "in plaintext (or --tls)"

@@ -63,7 +63,7 @@ def _run(connection: Connection, given: Given, tally: Tally, patience: float) ->
 
 
 def _looked_at(given: Given, kind: str, reading: Reading) -> Reading:
-    """Return the reading with its shift, after a first look at the file: its columns, and its latest time if asked."""
+    """Return the reading with its shift, after a first pass over the file: columns, and the latest time if asked."""
     with _opened(given.file) as file:
         _check_columns(file, kind, reading)
         if given.ending_at is None:
@@ -84,7 +84,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 
 def _check_columns(file: BinaryIO, kind: str, reading: Reading) -> None:
-    """Refuse a CSV file that lacks a column, and tell which columns, or fields of the first line, are not read."""
+    """Refuse a CSV file that lacks a column, and print which columns, or fields of the first line, are not read."""
     if kind == "csv":
         columns = csv_header(file)
         if wrong := lacking(columns, reading):

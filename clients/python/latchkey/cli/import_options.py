@@ -14,7 +14,7 @@ from latchkey.cli.parameters import PairType, moment_of_zone, zone_option
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 CONSTANTS = tuple(name for name in FIELDS if name != "event_id")
-"""What can be the same for all lines; their names can't."""
+"""Fields that can be the same for all lines; their ids can't."""
 
 Command = Callable[..., None]
 
@@ -85,7 +85,7 @@ def import_options(command: Command) -> Command:
 
 
 def format_of(given: Given) -> str:
-    """Return how the file is written, by its name unless told."""
+    """Return how the file is written, by its name unless ``--format`` says it."""
     kind = given.format or FORMATS.get(given.file.suffix.lower())
     if kind is None:
         raise click.UsageError(f"{given.file.name} ends in none of {', '.join(FORMATS)}; say its --format")

@@ -15,7 +15,7 @@ from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2, usage_se
 
 EVENTS_MAX = 1_000
 BYTES_MAX = 1024 * 1024
-"""Bytes of a batch, well below the 4 MiB that a server takes."""
+"""Bytes of a batch, well below the 4 MiB that a server accepts."""
 
 IN_FLIGHT = 4
 TIMEOUT = 30.0
@@ -41,7 +41,7 @@ class Tally:
     problems: list[Problem] = field(default_factory=list)
 
     def count(self, outcome: str, line: int, why: str = "") -> None:
-        """Count a line; the problems of the smallest line numbers are kept."""
+        """Count a line; only the problems with the smallest line numbers are retained."""
         self.counts[outcome] += 1
         if why:
             self.problems.append(Problem(line, outcome, why))
@@ -76,14 +76,14 @@ class Batch:
     position: int = 0
 
     def add(self, line: int, event: usage_pb2.UsageEvent) -> None:
-        """Take an event in."""
+        """Add an event."""
         self.lines.append(line)
         self.events.append(event)
         self.size += event.ByteSize()
 
 
 def batches(records: Iterable[Record], reading: Reading, tally: Tally, position: Callable[[], int]) -> Iterator[Batch]:
-    """Yield a file's events in batches, an empty one after a thousand bad lines, which stop none of the others."""
+    """Yield a file's events in batches; bad lines are counted, a thousand of them yield an empty batch."""
     occurrences, batch = Occurrences(), Batch()
     try:
         for record in records:
@@ -107,7 +107,7 @@ def batches(records: Iterable[Record], reading: Reading, tally: Tally, position:
 
 
 def _event(record: Record, reading: Reading, occurrences: Occurrences) -> usage_pb2.UsageEvent:
-    # Counted before anything can be wrong: mending a line must not rename the equal ones behind it.
+    # Counted before any check: mending a line must not rename the equal ones behind it.
     event_id = f"{record.digest}-{occurrences.next(record.digest)}" if record.digest else ""
     if isinstance(record.fields, LineError):
         raise record.fields
@@ -123,14 +123,14 @@ class Notices:
         self._away = False
 
     def away(self, state: RetryCallState) -> None:
-        """Hear that a batch waits."""
+        """Note that a batch waits."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, grpc.aio.AioRpcError) and not self._away:
             self._away = True
             self._tell(f"The server does not answer ({error.code().name}); trying again for {self._patience:g} s.")
 
     def back(self) -> None:
-        """Hear that a batch was answered."""
+        """Note that a batch was answered."""
         self._away = False
 
 
@@ -153,7 +153,7 @@ class Importer:
                 for batch in sent:
                     await gate.acquire()
                     group.create_task(self._send(batch, gate))
-                    # Reading a file gives way to nothing by itself; what is in flight must not wait for it.
+                    # Reading a file never yields to the event loop; what is in flight must not wait for it.
                     await asyncio.sleep(0)
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None

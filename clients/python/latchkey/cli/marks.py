@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The characters that a terminal can show: steps of a height, steps of a width, and what stands for nothing."""
+    """The characters that a terminal can show: steps of a height, steps of a width, and the mark for zero."""
 
     heights: str
     widths: str
@@ -23,9 +23,9 @@ def marks_for(encoding: str) -> Marks:
 
 
 def sparkline(values: Sequence[int], most: int, marks: Marks = BLOCKS) -> str:
-    """Return the values as heights below their largest, as many neighbours in one as it takes to need ``most`` marks.
+    """Return the values as heights relative to their largest; neighbours are summed to need at most ``most`` marks.
 
-    Nothing is told apart from little; signs are not told.
+    Zero has a mark of its own; signs are not shown.
     """
     each = -(-len(values) // most) or 1
     sums = [abs(sum(values[at : at + each])) for at in range(0, len(values), each)]
@@ -34,7 +34,7 @@ def sparkline(values: Sequence[int], most: int, marks: Marks = BLOCKS) -> str:
 
 
 def bar(value: int, whole: int, width: int, marks: Marks = BLOCKS) -> str:
-    """Return a bar that is to ``width`` as the value is to the whole; what is not nothing is seen."""
+    """Return a bar that is to ``width`` as the value is to the whole; any positive value is visible."""
     if value <= 0 or whole <= 0:
         return ""
     steps = len(marks.widths)
@@ -43,7 +43,7 @@ def bar(value: int, whole: int, width: int, marks: Marks = BLOCKS) -> str:
 
 
 def percent(value: int, whole: int) -> str:
-    """Return a share in per cent with one place; empty where a share says nothing."""
+    """Return a share in per cent with one decimal place; empty where there is no meaningful share."""
     if whole <= 0 or value < 0:
         return ""
     tenths = (value * 2000 + whole) // (2 * whole)

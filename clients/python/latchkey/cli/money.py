@@ -14,7 +14,7 @@ _DOLLARS_DIGITS_MAX = 15
 
 
 def parse_usd(text: str) -> int:
-    """Return the nano-dollars of a decimal amount; raises ValueError for what is none, or is finer than one."""
+    """Return the nano-dollars of a decimal amount; raises ValueError for what is none, or finer than a nano-dollar."""
     text = text.strip()
     try:
         amount = Decimal(text) if text.isascii() and "_" not in text else Decimal("nan")

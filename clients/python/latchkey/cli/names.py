@@ -1,4 +1,4 @@
-"""How groups are called on paper: what nobody can mistake for something else, and no terminal obeys."""
+"""Names of groups in an output: unambiguous, and without characters that a terminal obeys."""
 
 import json
 
@@ -12,7 +12,7 @@ _OURS = frozenset({"unlabeled", "none", "other", "total"})
 
 
 def label(text: str) -> str:
-    """Return a text as it is, or in quotes where it could be taken for a word of ours or holds what can't be seen."""
+    """Return a text as it is, or in quotes where it could be taken for a word of ours or is not printable."""
     plain = text.isprintable() and text.strip() == text and text[:1] not in ("", "(", '"')
     return text if plain and text.casefold() not in _OURS else json.dumps(text, ensure_ascii=not text.isprintable())
 
@@ -47,15 +47,15 @@ def _flagged(part: Part) -> str:
 
 def filter_name(selected: Filter) -> str:
     """Return what is counted, in words; empty when everything is."""
-    told = []
+    filters = []
     for dimension in Dimension:
         names = [label(text) if text else NONE for text in selected.values.get(dimension, ())]
         names += [UNLABELED] if selected.unlabeled and dimension is Dimension.ENVIRONMENT else []
         if names:
-            told.append(f"{dimension} {' or '.join(names)}")
-    return ", ".join(told)
+            filters.append(f"{dimension} {' or '.join(names)}")
+    return ", ".join(filters)
 
 
 def shown(text: str) -> str:
-    """Return a text with what can't be seen, or what a terminal would obey, escaped."""
+    """Return a text with characters escaped that are not printable, or that a terminal would obey."""
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)

@@ -1,10 +1,10 @@
-"""How often a content came before in a file: counted on disk when it outgrows the memory."""
+"""Occurrences of equal contents in a file: counted on disk when they outgrow the memory."""
 
 import sqlite3
 
 
 class Occurrences:
-    """Counts contents; the count of one depends on the file in front of it alone, so a file read again counts alike."""
+    """Counts contents; a count depends only on what precedes it in the file, so that a file read again counts alike."""
 
     def __init__(self) -> None:
         # A database without a name is a temporary file, held in a bounded page cache until it has to be written.

@@ -1,4 +1,4 @@
-"""What the options of the command line hold, read and refused."""
+"""The types of the command line's options: how values are read, and which are refused."""
 
 import inspect
 import re
@@ -77,7 +77,7 @@ class PairType(click.ParamType[tuple[str, str]]):
 
 
 def zone_option(help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option of a time zone; it is read before the times that stand in it."""
+    """Return the option of a time zone; it is read before the times that it applies to."""
     return click.option(
         "--zone", type=ZoneType(), default="UTC", is_eager=True, show_default=True, metavar="IANA", help=help_
     )

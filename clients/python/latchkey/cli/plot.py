@@ -24,7 +24,7 @@ SIZE = (11, 5.5)
 DPI = 150
 NAME_MAX = 34
 HEADROOM = 1.06
-# Okabe and Ito's colours, which colour-blind eyes tell apart too; from the ninth group on they come again, hatched.
+# Okabe and Ito's colours, which colour-blind eyes distinguish too; from the ninth group on they repeat, hatched.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F7F7F")
 HATCHES = ("", "///", "...", "xxx")
 OTHER_COLOUR = "#C8C8C8"
@@ -41,10 +41,10 @@ class Look:
 
 def draw(report: Report, file: Path) -> None:
     """Draw a report into a .png or .svg file."""
-    # A dollar sign is a dollar sign, in a label too; the same report is the same file.
+    # A dollar sign begins no formula, in a label neither; the same report is the same file.
     style = rc_context({"text.parse_math": False, "svg.hashsalt": "latchkey"})
     with style, warnings.catch_warnings():
-        # A font that lacks a label's characters draws boxes; that is no reason to write on the terminal.
+        # A font that lacks a label's characters draws boxes, which needs no warning on the terminal.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = picture(report)
         metadata = {"Date": None} if file.suffix.lower() == ".svg" else {}
@@ -177,7 +177,7 @@ def _unit(report: Report) -> str:
 
 
 def _scaled(value: int, report: Report) -> float:
-    # A picture's coordinates may be floats; nothing is added up in them that anybody reads.
+    # A picture's coordinates may be floats; no sum that is printed is computed with them.
     return value / NANOS if report.question.order_by in MONEY else float(value)
 
 
@@ -185,11 +185,11 @@ class Dollars(Formatter):
     """Writes the dollars of an axis, all with the same places."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        """Return one of them."""
+        """Return one amount."""
         return dollars(round(x * NANOS))
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
-        """Return all of them."""
+        """Return all amounts."""
         amounts = [round(value * NANOS) for value in values]
         places = max(map(places_needed, amounts), default=0)
         return [dollars(amount, places) for amount in amounts]

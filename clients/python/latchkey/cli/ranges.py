@@ -44,7 +44,7 @@ _SUITS = ((3 * HOUR, Bucket.QUARTER), (2 * DAY, Bucket.HOUR), (93 * DAY, Bucket.
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The instants from ``start`` until ``end``, not included, both on a quarter of an hour, told in ``zone``."""
+    """The instants in [``start``, ``end``), both on a quarter of an hour, shown in ``zone``."""
 
     start: datetime
     end: datetime
@@ -84,7 +84,7 @@ def moment(text: str, zone: ZoneInfo) -> datetime:
 
 
 def suitable(covered: Range) -> Bucket:
-    """Return the width that divides a range into as many buckets as one can look at."""
+    """Return the width that divides a range into a readable number of buckets."""
     length = covered.end - covered.start
     return next((bucket for longest, bucket in _SUITS if length <= longest), Bucket.MONTH)
 
@@ -92,7 +92,7 @@ def suitable(covered: Range) -> Bucket:
 def slot(instant: datetime, bucket: Bucket, zone: ZoneInfo) -> datetime:
     """Return the local time, truncated to the bucket's width, under which an instant is drawn.
 
-    The hour that is lived twice when clocks go back is drawn once.
+    The hour that occurs twice when clocks go back is drawn once.
     """
     local = instant.astimezone(zone).replace(tzinfo=None)
     midnight = datetime.combine(local.date(), time())

@@ -58,7 +58,7 @@ class Part:
     text: str
     unlabeled: bool = False
     beyond: bool = False
-    """Whether it stands for the values beyond those that the server keeps apart for a key and day."""
+    """Whether it stands for the overflow: values beyond those that the server tracks for a key and day."""
     name: str = ""
     deleted: bool = False
     revoked: bool = False
@@ -129,8 +129,8 @@ def grouped(rows: Iterable[Row], order_by: Measure) -> tuple[Group, ...]:
     for parts, other, cell in rows:
         owner = tuple((part.text, part.unlabeled, part.beyond) for part in parts), other
         found.setdefault(owner, Group(parts, other)).add(cell)
-    return tuple(sorted(found.values(), key=lambda group: _place(group, order_by)))
+    return tuple(sorted(found.values(), key=lambda group: _rank(group, order_by)))
 
 
-def _place(group: Group, order_by: Measure) -> tuple[bool, int, Sequence[str]]:
+def _rank(group: Group, order_by: Measure) -> tuple[bool, int, Sequence[str]]:
     return group.other, -group.numbers[order_by], [part.text for part in group.parts]

@@ -29,7 +29,7 @@ _TITLES = {
 }
 SPARKLINE_MOST = 31
 _ALWAYS = (Measure.SPEND, Measure.REQUESTS, Measure.INPUT_TOKENS, Measure.OUTPUT_TOKENS)
-# A column that is worth its place where the other one is not all zero.
+# Columns that are shown where the other one is not all zero.
 _WHERE_ANY = {
     Measure.ADJUSTMENTS: Measure.ADJUSTMENTS,
     Measure.NET_SPEND: Measure.ADJUSTMENTS,
@@ -39,7 +39,7 @@ _WHERE_ANY = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Which of the drawings there is room for, and the characters to draw with."""
+    """Which of the drawings fit, and the characters to draw with."""
 
     marks: Marks
     bars: bool = True
@@ -60,7 +60,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _width(table: Table, console: Console) -> int:
-    # Measured as if there were room: rich would answer the width that there is.
+    # Measured at a large width: rich would else answer with the width that there is.
     return Measurement.get(console, console.options.update(width=WIDE), table).minimum
 
 
@@ -145,7 +145,7 @@ def _share(value: int, whole: int, marks: Marks) -> Text:
 
 
 def _lines(report: Report, look: Look) -> list[Text]:
-    """Return a sparkline for each group, and one for them all; none if there is no time to tell."""
+    """Return a sparkline for each group, and one for them all; none if time is not divided."""
     question = report.question
     if not look.lines or question.bucket is Bucket.NONE:
         return []
