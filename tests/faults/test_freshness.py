@@ -1,4 +1,4 @@
-"""Freshness through faults (spec §4): two server processes on one PostgreSQL that stalls, dies or stops telling."""
+"""Freshness through faults (spec §4): two server processes on one PostgreSQL that stalls, dies or stops notifying."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""An outage of the database: told as such, never as an unknown key, and over when it is over (spec §4, §7)."""
+"""An outage of the database: reported as such, never as an unknown key, and over when it is over (spec §4, §7)."""
 
 import asyncio
 import hashlib

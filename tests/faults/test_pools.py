@@ -1,4 +1,4 @@
-"""What keeps some connections busy keeps nobody else waiting: not a tenant's mutations, not a stalled server."""
+"""Busy connections make nobody else wait: neither a tenant's mutations nor a stalled server."""
 
 import asyncio
 

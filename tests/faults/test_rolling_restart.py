@@ -1,4 +1,4 @@
-"""Servers are replaced one after another: whoever repeats what service_config.json says never learns of it."""
+"""Servers are replaced one after another: a client that retries by service_config.json notices nothing."""
 
 import asyncio
 import json

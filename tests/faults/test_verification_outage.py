@@ -1,4 +1,4 @@
-"""Verification counts through faults: kept through an outage and written once, at most once through kills (spec §5)."""
+"""Verification counts through faults: held through an outage and written once, at most once through kills (spec §5)."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""ListKeys looks at about as many keys as it returns, whatever it is filtered by (spec §3)."""
+"""ListKeys reads about as many keys as it returns, whatever it is filtered by (spec §3)."""
 
 import json
 from collections.abc import AsyncIterator

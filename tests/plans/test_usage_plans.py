@@ -1,4 +1,4 @@
-"""Reports and recording read what they are about: never a whole table, never another workspace's rows (spec §5)."""
+"""Reports and recording read only what they need: never a whole table, never another workspace's rows (spec §5)."""
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping

@@ -1,4 +1,4 @@
-"""A server process and its PostgreSQL, killed as a fault kills them and started again where they were."""
+"""A server process and its PostgreSQL, killed as by a fault and started again on the same data and address."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from tests.support.postgres import UNSYNCED, prepare
 from tests.support.process import DEADLINE, Serving, drained, server_process
 from tests.support.service import PEPPERS, Bearer, Client, settings_for
 
-# A channel of its own, that looks for a server which comes back as soon as it is back.
+# A channel of its own, which reconnects soon after a server is back.
 OWN_CHANNEL = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -91,7 +91,7 @@ class Installation:
                 pick.choice(children).kill()
 
     async def start_server(self) -> None:
-        """Start the server, where it listened before if it did."""
+        """Start the server, at the address where it listened before if it did."""
         listen = {"LATCHKEY_LISTEN": self.address or "127.0.0.1:0"}
         common = {"LATCHKEY_DATABASE_URL": self.dsn, "LATCHKEY_PEPPERS": PEPPERS, "LATCHKEY_STOP_GRACE": "0.1"}
         self._serving = await self._server.enter_async_context(server_process(**{**common, **listen, **self._settings}))

@@ -22,7 +22,7 @@ IMMUTABLE: Final = field_behavior_pb2.IMMUTABLE
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64}
 _LATER = datetime(2090, 1, 1, tzinfo=UTC)
 
-# What no rule of a type gives, for a field has rules of its own: two values, for one to be changed into the other.
+# Values of fields with rules of their own: two each, so that one can be changed into the other.
 _VALUES: Mapping[str, tuple[Any, Any]] = {
     "Key.allow_ips": (["10.0.0.0/8"], ["192.0.2.1", "2001:db8::/32"]),
     "Key.expire_time": (_LATER, _LATER + timedelta(days=1)),
@@ -99,7 +99,7 @@ def _single(field: Any, second: bool) -> Any:
     if field.cpp_type in _INTEGERS:
         return 7 + second
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        # Where presence is told, the value that is not what absence stands for.
+        # With presence, the value that absence does not stand for.
         return second if field.has_presence else True
     return f"{field.name}-{'second' if second else 'first'}"
 

@@ -48,7 +48,7 @@ class Answer:
         return (self.refusal.reason or self.code.name) if self.refusal else OK.name
 
     def told(self, identifiers: Iterable[str]) -> tuple[object, ...]:
-        """Return all that the answer says, apart from ids that the request named itself and from the time."""
+        """Return all that the answer says, except ids that the request named itself and times."""
         response, details = "", []
         if self.response is not None:
             response = str(_timeless(self.response))

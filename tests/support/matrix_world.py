@@ -1,4 +1,4 @@
-"""Things of a workspace that calls can be aimed at."""
+"""Resources of a workspace that calls can be aimed at."""
 
 import hashlib
 import secrets
@@ -135,7 +135,7 @@ async def report(client: Client, key_id: str) -> usage_service_pb2.UsageEventRes
 
 
 def timestamp(instant: datetime) -> Timestamp:
-    """Return an instant as it travels."""
+    """Return an instant as a Timestamp."""
     return Timestamp(seconds=int(instant.timestamp()))
 
 

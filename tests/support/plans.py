@@ -1,4 +1,4 @@
-"""What PostgreSQL does for a statement: plans with the rows that were really looked at."""
+"""What PostgreSQL does for a statement: plans with the rows that were really read."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ import asyncpg
 
 Plan = Mapping[str, Any]
 REPEATED = 6
-"""From so many executions on, a prepared statement may be run by a plan that was made without its values."""
+"""From so many executions on, a prepared statement may be run by a generic plan."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Explained:
         return await self.connection.fetchval(statement, *arguments)
 
     async def execute(self, statement: str, *arguments: object) -> str:
-        """Do as is said: settings and locks, whose plans are of no interest."""
+        """Execute settings and locks, whose plans are of no interest."""
         return await self.connection.execute(statement, *arguments)
 
     @asynccontextmanager
@@ -80,7 +80,7 @@ def nodes(plan: Plan) -> Iterator[Plan]:
 
 
 def rows_seen(plan: Plan) -> Counter[str]:
-    """Return how many rows of each table were looked at, whether they were of use or not."""
+    """Return how many rows of each table were read, whether they were of use or not."""
     seen: Counter[str] = Counter()
     for node in nodes(plan):
         if "Relation Name" in node and "Scan" in node["Node Type"]:
@@ -98,5 +98,5 @@ def read_whole(plan: Plan) -> set[str]:
 
 
 def indexes_used(plan: Plan) -> set[str]:
-    """Return the indexes that were looked into."""
+    """Return the indexes that were used."""
     return {node["Index Name"] for node in nodes(plan) if "Index Name" in node and node["Actual Loops"] > 0}

@@ -19,7 +19,7 @@ from latchkey_server.storage.usage.partitions import ensure_partitions
 from tests.support.service import settings_for
 
 UNSYNCED = {"fsync": "off", "full_page_writes": "off"}
-"""Settings that lose what a crash of the machine would, and nothing by one of PostgreSQL."""
+"""Settings that may lose data in a crash of the machine, but none in a crash of PostgreSQL."""
 
 
 @asynccontextmanager

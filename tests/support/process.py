@@ -28,8 +28,8 @@ class Ended:
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return this environment with these LATCHKEY_ settings and no others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LATCHKEY_")}
-    return {**kept, **settings}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LATCHKEY_")}
+    return {**inherited, **settings}
 
 
 async def run(*arguments: str, **settings: str) -> Ended:
@@ -93,7 +93,7 @@ async def server_process(until: str = "serving", **settings: str) -> AsyncIterat
 
 @asynccontextmanager
 async def drained(serving: Serving) -> AsyncIterator[None]:
-    """Read what a server logs, lest it wait for somebody to, and keep what it has to complain of."""
+    """Read what a server logs, lest the pipe fill up, and collect its errors."""
 
     async def drain() -> None:
         stream = serving.process.stderr

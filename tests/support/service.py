@@ -137,7 +137,7 @@ async def serving(dsn: str, clock: Clock = utc_now, settings: Settings | None = 
 
 
 class Rejection:
-    """What a failed call said."""
+    """The status of a failed call."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.code = error.code()
@@ -167,7 +167,7 @@ class Rejection:
 
 
 async def rejection(call: Awaitable[object]) -> Rejection:
-    """Return what a call that must fail said."""
+    """Return the status of a call that must fail."""
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:

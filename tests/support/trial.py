@@ -1,4 +1,4 @@
-"""Asking the same again and again while something goes wrong, and what was answered when."""
+"""Asking the same question repeatedly during a fault, and what was answered when."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from tests.support.process import drained, server_process
 from tests.support.service import PEPPERS, Bearer, Client, Rejection, settings_for
 
 CALL_SECONDS = 5.0
-"""The deadline of each question: longer than any bound that is looked at, shorter than a hang."""
+"""The deadline of each question: longer than any bound under test, shorter than a hang."""
 PATIENCE = 40.0
 
 VALID, STALE, NOT_FOUND, REVOKED = "VALID", "VALID STALE_RECORD", "NOT_FOUND", "REVOKED"
@@ -28,7 +28,7 @@ clock = time.monotonic
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer, or what kept it from coming."""
+    """One answer, or the status of the failed call."""
 
     sent: float
     received: float
@@ -36,7 +36,7 @@ class Sample:
 
 
 def in_words(answer: verification_pb2.Verification) -> str:
-    """Return a verdict with what it admits to."""
+    """Return a verdict with its degradations."""
     code = verification_pb2.VerifyCode.Name(answer.code).removeprefix("VERIFY_CODE_")
     degraded = [verification_pb2.Degradation.Name(kind).removeprefix("DEGRADATION_") for kind in answer.degraded]
     return " ".join([code, *degraded])

@@ -31,7 +31,7 @@ _LABEL_DIFFERENCES = f"""
 async def maintain(
     dsn: str, now: datetime | None = None, events: timedelta | None = None, identities: timedelta | None = None
 ) -> UpkeepResult:
-    """Do all upkeep once, as at ``now``, after the server's own if that is at it."""
+    """Do all upkeep once, as at ``now``, after the server's own if that is running."""
     clock: Clock = utc_now if now is None else lambda: now
     async with database_of(dsn) as database:
         upkeep = Upkeep(database, Retention(ACCEPTED, events, identities, COUNTS), Readiness(), clock)
@@ -44,7 +44,7 @@ async def maintain(
 
 
 async def differences(dsn: str, *, write: bool = False) -> dict[str, str]:
-    """Return in what the roll-ups are not what the rows say: day → what of it; nothing where all is well."""
+    """Return how the roll-ups differ from the rows: day → differences; empty if they agree."""
     async with database_of(dsn) as database:
         return {what: found.told async for _, what, found in rebuild_usage(database, write=write) if found}
 

@@ -1,4 +1,4 @@
-"""ReportVerifications: what client caches decided is taken once by client and sequence (spec §4)."""
+"""ReportVerifications: what client caches decided is recorded once by client and sequence (spec §4)."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The embedded default's pepper: there whole or not at all, for without it no secret is ever accepted again."""
+"""The embedded default's pepper: complete or absent, for without it no secret is ever accepted again."""
 
 import os
 import stat

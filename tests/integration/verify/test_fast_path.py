@@ -1,4 +1,4 @@
-"""What a verification gets that is answered from memory, before the layers: all that any other call gets."""
+"""A verification on the fast path, past the layers, gets all that any other call gets."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What is wrong with a request is told, field by field, within what a trailer holds (spec §7)."""
+"""What is wrong with a request is reported, field by field, within what a trailer holds (spec §7)."""
 
 import grpc
 import pytest

@@ -1,4 +1,4 @@
-"""The client's rules for money, ranges, names and lines, over whatever may come."""
+"""The client's rules for money, ranges, names and lines, for any input."""
 
 import csv
 import io

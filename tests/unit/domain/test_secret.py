@@ -1,4 +1,4 @@
-"""Secrets: their format, what may be shown of them, and how they are kept (spec §3)."""
+"""Secrets: their format, what may be shown of them, and how they are stored (spec §3)."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""The SHA-256 of the short way."""
+"""The SHA-256 of the fast path."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What audit keeps of a resource: its facts as JSON, without secrets (spec §6)."""
+"""What audit records of a resource: its facts as JSON, without secrets (spec §6)."""
 
 import json
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""No field of a key, a verification or an event is forgotten in any of the places that keep it by name.
+"""No field of a key, a verification or an event is forgotten in any code that lists fields by name.
 
-The tests walk the descriptors: a field that is added to a proto fails here until every place knows it, and each failure
-names the place.
+The tests walk the descriptors: a field that is added to a proto fails here until all of that code knows it, and each
+failure names what does not.
 """
 
 from collections.abc import Callable

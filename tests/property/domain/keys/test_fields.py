@@ -1,4 +1,4 @@
-"""A key's fields, for any content: storing twice is storing once, and nothing but violations is ever told."""
+"""A key's fields, for any content: storing twice is storing once, and nothing but violations is ever reported."""
 
 import ipaddress
 from datetime import timedelta

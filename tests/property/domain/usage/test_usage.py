@@ -1,4 +1,4 @@
-"""Usage events of any content: what makes two the same, and that sums are kept (spec §5)."""
+"""Usage events of any content: what makes two the same, and that sums are preserved (spec §5)."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The key cache against a model of everything that happened: nothing kept is older than what this process knows."""
+"""The key cache against a model of everything that happened: nothing cached is older than what this process knows."""
 
 from dataclasses import dataclass
 

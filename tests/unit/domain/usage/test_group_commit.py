@@ -1,4 +1,4 @@
-"""Group commits: together while one is being written, apart when something can't be, never without bound."""
+"""Group commits: written together, one by one when a group can't be, and never without bound."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Verifying several secrets at once, and what is remembered of it (spec §4)."""
+"""Verifying several secrets at once, and what is noted of it (spec §4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The verdict on one secret: which check decides, what is shown, and what is not told (spec §4)."""
+"""The verdict on one secret: which check decides, what is shown, and what is not disclosed (spec §4)."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Gathering: concurrent look-ups share queries, and none is told what was read before it asked."""
+"""Look-up batching: concurrent look-ups share queries, and none gets what was read before it asked."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

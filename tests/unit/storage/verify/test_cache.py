@@ -1,4 +1,4 @@
-"""What a process keeps of keys and credentials, and what takes it away again (spec §4, Freshness)."""
+"""The cache of keys and credentials, and what invalidates it (spec §4, Freshness)."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where records come from: the cache while it is confirmed, else the database, else an outage's rules (spec §4)."""
+"""The source of records: the cache while it is confirmed, else the database, else the rules of an outage (spec §4)."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""For a tick a caller's credential is looked at once, and no longer than it is good."""
+"""For a tick a caller's credential is checked once, and used no longer than it is good."""
 
 from typing import Any
 
