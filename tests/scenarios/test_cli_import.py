@@ -19,7 +19,7 @@ from tests.support.cli import ended, latchkey, started
 from tests.support.process import DEADLINE, Serving, server_process
 from tests.support.service import Bearer, Client
 
-LINES = 40_000
+LINES = 20_000
 NOW = datetime.now(UTC)
 
 
@@ -96,9 +96,9 @@ async def test_a_server_that_is_killed_in_the_middle_of_an_import_only_delays_it
 
     assert first.status == 0
     assert "The server does not answer (UNAVAILABLE); trying again for 60 s.\n" in first.err
-    assert first.out.startswith("40,000 lines: ")
+    assert first.out.startswith("20,000 lines: ")
     assert first.out.endswith(" 0 conflict, 0 rejected\n")
-    assert (second.status, second.out) == (0, "40,000 lines: 0 new, 40,000 duplicate, 0 conflict, 0 rejected\n")
+    assert (second.status, second.out) == (0, "20,000 lines: 0 new, 20,000 duplicate, 0 conflict, 0 rejected\n")
     for measures in (after_first, after_second):
         assert measures.requests == LINES
         assert measures.spend.units * 1_000_000_000 + measures.spend.nanos == expected
