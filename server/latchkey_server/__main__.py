@@ -176,7 +176,7 @@ async def _rebuild_usage(settings: Settings, *, write: bool) -> None:
             days += 1
             if differences:
                 wrong += 1
-                click.echo(f"{format_id(WORKSPACE, workspace_id)} {what}: {differences.told}")
+                click.echo(f"{format_id(WORKSPACE, workspace_id)} {what}: {differences.summary}")
     click.echo(f"{days} days of workspaces computed anew, {wrong} with differences{' (written)' if write else ''}.")
     if wrong:
         sys.exit(1)

@@ -53,7 +53,7 @@ async def serve_with_workers(settings: Settings, begun: Callable[[str, str | Non
         stack.push_async_callback(_stop, slots, settings.stop_grace + STOP_SECONDS)
         await _start(slots)
         for slot in slots:
-            await background(stack, slot.keep)
+            await background(stack, slot.run)
         if storage.embedded:
             await background(stack, lambda: until_closed(storage.embedded, stopped))
         # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
@@ -125,7 +125,7 @@ class WorkerSlot:
         self._serving_since = asyncio.get_running_loop().time()
         log.info("worker serves", worker=self._number, pid=process.pid)
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Fill the slot again whenever its process has ended, until cancelled."""
         backoff = Backoff(PAUSE_MIN, PAUSE_MAX)
         while True:

@@ -46,7 +46,7 @@ async def maintain(
 async def differences(dsn: str, *, write: bool = False) -> dict[str, str]:
     """Return how the roll-ups differ from the rows: day → differences; empty if they agree."""
     async with database_of(dsn) as database:
-        return {what: found.told async for _, what, found in rebuild_usage(database, write=write) if found}
+        return {what: found.summary async for _, what, found in rebuild_usage(database, write=write) if found}
 
 
 async def label_differences(dsn: str) -> int:

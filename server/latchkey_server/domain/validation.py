@@ -10,7 +10,7 @@ from typing import TypeVar
 from latchkey.rules import WILDCARD, has_control_characters, normalize_environment
 from latchkey_server.domain import errors
 from latchkey_server.domain.errors import Violation
-from latchkey_server.domain.model import Json, RateLimit
+from latchkey_server.domain.model import Json, RateLimit, etag_of
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ METADATA_MAX = 4_096
 RATELIMITS_MAX = 20
 SCOPE_MAX = 128
 UNITS_MAX = 1_000_000_000
+GRACE_MAX = timedelta(days=365)
 PREFIX = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
 TOKEN = re.compile(r"[!-~]{1,64}")
 _SCOPE_SEGMENT = re.compile(r"[A-Za-z0-9_:/@+~-]+")
@@ -56,6 +57,18 @@ class Violations:
         """Raise InvalidField if anything was found."""
         if self.found:
             raise errors.InvalidField(self.found)
+
+
+def check_etag(etag: str, revision: int) -> None:
+    """Raise EtagMismatch unless ``etag`` is that of the revision; an empty one matches every revision."""
+    if etag and etag != etag_of(revision):
+        raise errors.EtagMismatch
+
+
+def check_grace(grace: timedelta) -> None:
+    """Raise InvalidField unless a rotation may leave older secrets valid for so long."""
+    if not timedelta(0) <= grace <= GRACE_MAX:
+        raise errors.InvalidField.one("grace", f"must be 0 to {GRACE_MAX.days} days")
 
 
 def check_text(found: Violations, field: str, text: str, most: int) -> str:

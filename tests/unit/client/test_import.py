@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from latchkey.cli.events import Reading, event_of, ignored, lacking, priced, source_of
-from latchkey.cli.importing import BYTES_MAX, EVENTS_MAX, PROBLEMS_TOLD, Batch, Tally, batches
+from latchkey.cli.importing import BYTES_MAX, EVENTS_MAX, PROBLEMS_SHOWN, Batch, Tally, batches
 from latchkey.cli.lines import LINE_MAX, HeaderError, LineError, Record, csv_header, csv_records, json_records
 from latchkey.money import nanos_of
 from latchkey.v1 import usage_pb2
@@ -256,9 +256,9 @@ def test_the_summary_tells_the_first_problems_and_counts_the_rest() -> None:
         tally.count("REJECTED", line, "why")
     tally.count("NEW", 99)
 
-    told = list(tally.told())
+    told = list(tally.lines())
     assert told[0] == "31 lines: 1 new, 0 duplicate, 0 conflict, 30 rejected"
-    assert told[1:-1] == [f"  line {line}: rejected: why" for line in range(PROBLEMS_TOLD)]
+    assert told[1:-1] == [f"  line {line}: rejected: why" for line in range(PROBLEMS_SHOWN)]
     assert told[-1] == "  … and 20 more"
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from latchkey.cli.commands import latchkey
 from latchkey.cli.connection import Reach, connect, is_loopback
 from latchkey.cli.failures import Failure
-from latchkey.cli.ranges import Bucket, Last, Range, between, given, last, moment, slot, slots, suitable, told
+from latchkey.cli.ranges import Bucket, Last, Range, between, given, instant_text, last, moment, slot, slots, suitable
 
 UTC_ZONE, BERLIN, KOLKATA = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kolkata")
 NOW = datetime(2026, 11, 26, 4, 33, 10, tzinfo=UTC)
@@ -94,8 +94,8 @@ def test_a_range_is_divided_as_suits_its_length(end: str, bucket: Bucket) -> Non
 
 
 def test_an_instant_of_a_range_is_told_as_a_date_where_it_is_one() -> None:
-    assert told(at("2026-11-21 23:00"), BERLIN) == "2026-11-22"
-    assert told(at("2026-11-21 23:15"), BERLIN) == "2026-11-22 00:15"
+    assert instant_text(at("2026-11-21 23:00"), BERLIN) == "2026-11-22"
+    assert instant_text(at("2026-11-21 23:15"), BERLIN) == "2026-11-22 00:15"
 
 
 @pytest.mark.parametrize(

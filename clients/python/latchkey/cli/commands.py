@@ -17,7 +17,7 @@ from rich.console import Console
 from latchkey.cli.asking import PICTURE_TOP, TOP, Asked, question_of, question_options
 from latchkey.cli.connection import Connection, Reach, connect, connection_options
 from latchkey.cli.export import write_csv, write_json
-from latchkey.cli.failures import Failure, told
+from latchkey.cli.failures import Failure, message_of
 from latchkey.cli.import_command import import_
 from latchkey.cli.parameters import picked
 from latchkey.cli.query import fetch
@@ -101,7 +101,7 @@ async def _fetch(connection: Connection, question: Question) -> Report:
         try:
             return await fetch(channel, question, connection.token)
         except grpc.aio.AioRpcError as error:
-            raise Failure(told(error, connection.address, connection.tls is not None)) from None
+            raise Failure(message_of(error, connection.address, connection.tls is not None)) from None
 
 
 def _print(report: Report, *, as_json: bool, as_csv: bool) -> None:

@@ -28,7 +28,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     return ""
 
 
-def told(error: grpc.aio.AioRpcError, address: str, secure: bool) -> str:
+def message_of(error: grpc.aio.AioRpcError, address: str, secure: bool) -> str:
     """Return a failed call in one line."""
     code, reason = error.code().name, reason_of(error)
     message = shown(" ".join((error.details() or "").split()))

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from latchkey.cli import INTERRUPTED
 from latchkey.cli.connection import Connection, Reach, connect, connection_options
 from latchkey.cli.events import Reading, ignored, lacking, occurred
-from latchkey.cli.failures import Failure, told
+from latchkey.cli.failures import Failure, message_of
 from latchkey.cli.import_options import Given, format_of, import_options, reading_of
 from latchkey.cli.importing import Importer, Notices, Tally, batches
 from latchkey.cli.lines import HeaderError, LineError, Record, csv_header, csv_records, json_records
@@ -50,7 +50,7 @@ def import_(patience: float, **options: Any) -> None:
         sys.exit(INTERRUPTED)
     except grpc.aio.AioRpcError as error:
         _summarise(tally)
-        raise Failure(f"{told(error, connection.address, connection.tls is not None)}\n{RESUME}") from None
+        raise Failure(f"{message_of(error, connection.address, connection.tls is not None)}\n{RESUME}") from None
     _summarise(tally)
     if tally.unrecorded:
         sys.exit(1)
@@ -133,5 +133,5 @@ def _progress(console: Console) -> Progress:
 
 
 def _summarise(tally: Tally) -> None:
-    for line in tally.told():
+    for line in tally.lines():
         click.echo(shown(line))

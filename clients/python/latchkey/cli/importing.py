@@ -19,7 +19,7 @@ BYTES_MAX = 1024 * 1024
 
 IN_FLIGHT = 4
 TIMEOUT = 30.0
-PROBLEMS_TOLD = 10
+PROBLEMS_SHOWN = 10
 _PASSES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _OUTCOMES = ("NEW", "DUPLICATE", "CONFLICT", "REJECTED")
 
@@ -46,14 +46,14 @@ class Tally:
         if why:
             self.problems.append(Problem(line, outcome, why))
             self.problems.sort(key=lambda problem: problem.line)
-            del self.problems[PROBLEMS_TOLD:]
+            del self.problems[PROBLEMS_SHOWN:]
 
     @property
     def unrecorded(self) -> int:
         """How many lines are not recorded as the file has them."""
         return self.counts["CONFLICT"] + self.counts["REJECTED"]
 
-    def told(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
         """Yield the summary's lines."""
         counts = ", ".join(f"{self.counts[outcome]:,} {outcome.lower()}" for outcome in _OUTCOMES)
         yield f"{self.counts.total():,} lines: {counts}"

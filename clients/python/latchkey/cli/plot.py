@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator
 from latchkey.cli.marks import percent
 from latchkey.cli.money import dollars, places_needed
 from latchkey.cli.names import filter_name, group_name
-from latchkey.cli.ranges import BY, Bucket, slots, told
+from latchkey.cli.ranges import BY, Bucket, instant_text, slots
 from latchkey.cli.report import MONEY, Group, Report
 from latchkey.cli.series import series
 from latchkey.rules import NANOS
@@ -80,7 +80,8 @@ def picture(report: Report) -> Figure:
 
 def _subtitle(report: Report) -> str:
     covered, only = report.question.covered, filter_name(report.question.selected)
-    span = f"{told(covered.start, covered.zone)} until {told(covered.end, covered.zone)}, {covered.zone.key}"
+    start, end = instant_text(covered.start, covered.zone), instant_text(covered.end, covered.zone)
+    span = f"{start} until {end}, {covered.zone.key}"
     as_of = f"as of {report.as_of[0].astimezone(covered.zone):%Y-%m-%d %H:%M}"
     return " · ".join([span, as_of, *([f"only {_cut(only, 60)}"] if only else [])])
 

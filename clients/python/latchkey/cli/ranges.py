@@ -125,7 +125,7 @@ def _floor(instant: datetime) -> datetime:
     return (instant - EPOCH) // QUARTER * QUARTER + EPOCH
 
 
-def told(instant: datetime, zone: ZoneInfo) -> str:
+def instant_text(instant: datetime, zone: ZoneInfo) -> str:
     """Return an instant of a range as people read it: a date, with the time if it is no midnight."""
     local = instant.astimezone(zone)
     return f"{local:%Y-%m-%d}" if local.time() == time() else f"{local:%Y-%m-%d %H:%M}"

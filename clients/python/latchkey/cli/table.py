@@ -12,7 +12,7 @@ from rich.text import Text
 from latchkey.cli.marks import Marks, bar, marks_for, percent, sparkline
 from latchkey.cli.money import dollars, places_needed
 from latchkey.cli.names import OTHER, filter_name, flags, part_name
-from latchkey.cli.ranges import BY, Bucket, told
+from latchkey.cli.ranges import BY, Bucket, instant_text
 from latchkey.cli.report import MONEY, Group, Measure, Numbers, Part, Report
 from latchkey.cli.series import series
 
@@ -69,7 +69,7 @@ def heading(report: Report) -> str:
     question = report.question
     by = " and ".join(dimension.value for dimension in question.group_by)
     covered = question.covered
-    start, end = told(covered.start, covered.zone), told(covered.end, covered.zone)
+    start, end = instant_text(covered.start, covered.zone), instant_text(covered.end, covered.zone)
     only = filter_name(question.selected)
     return f"Usage by {by} from {start} until {end}, {covered.zone.key}" + (f"; only {only}" if only else "")
 

@@ -20,7 +20,6 @@ from latchkey_server.domain.model import (
     RevokeReason,
     Role,
     Secret,
-    etag_of,
 )
 from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, View, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
@@ -31,13 +30,13 @@ from latchkey_server.domain.validation import (
     NAME_MAX,
     Violations,
     check_count,
+    check_etag,
+    check_grace,
     check_note,
     check_text,
 )
 
-GRACE_MAX = timedelta(days=365)
 API_IDS_MAX = 100
-_NO_TIME = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +154,7 @@ class ManagementKeys:
 
         Raises ManagementKeyNotFound, ManagementKeyRevoked, InvalidField and PermissionsExceeded.
         """
-        if not _NO_TIME <= grace <= GRACE_MAX:
-            raise errors.InvalidField.one("grace", f"must be 0 to {GRACE_MAX.days} days")
+        check_grace(grace)
         secret = new_secret(MANAGEMENT_PREFIX)
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Effects:
@@ -203,8 +201,7 @@ class ManagementKeys:
                 "The management key is revoked; create another.",
                 management_key_id=ids.format_id(ids.MANAGEMENT_KEY, management_key_id),
             )
-        if etag and etag != etag_of(before.revision):
-            raise errors.EtagMismatch
+        check_etag(etag, before.revision)
         return before
 
 

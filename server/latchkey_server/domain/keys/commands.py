@@ -26,20 +26,17 @@ from latchkey_server.domain.model import (
     Revocation,
     RevokeReason,
     Secret,
-    etag_of,
 )
 from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin, View
 from latchkey_server.domain.paging import Page, cut, id_cursor, label_cursor
 from latchkey_server.domain.replays import credits_json, credits_of
 from latchkey_server.domain.secret import Peppers, mask, new_secret, stored_secret
 from latchkey_server.domain.store import Clock, Store
-from latchkey_server.domain.validation import Violations, check_note, check_range
+from latchkey_server.domain.validation import Violations, check_etag, check_grace, check_note, check_range
 
 UNDELETE_WINDOW = timedelta(days=30)
-GRACE_MAX = timedelta(days=365)
 EDITABLE_WHEN_REVOKED = ("name", "environment", "member", "metadata")
 _FILTERED_ROUNDS = 10
-_NO_TIME = timedelta(0)
 
 KeyEdit = Callable[[KeyFields, Violations], KeyFields]
 """Makes the new fields from the old ones; what can't be parsed is noted."""
@@ -143,8 +140,7 @@ class Keys:
 
         Raises KeyNotFound, EtagMismatch, InvalidField and KeyRevoked.
         """
-        if not _NO_TIME <= grace <= GRACE_MAX:
-            raise errors.InvalidField.one("grace", f"must be 0 to {GRACE_MAX.days} days")
+        check_grace(grace)
         secret = ""
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Effects:
@@ -323,8 +319,7 @@ async def living_key(tx: Transaction, caller: Caller, key_id: UUID, etag: str = 
     key = await visible_key(tx, caller, key_id)
     if key.delete_time is not None:
         raise errors.KeyNotFound(ids.format_id(ids.KEY, key_id))
-    if etag and etag != etag_of(key.revision):
-        raise errors.EtagMismatch
+    check_etag(etag, key.revision)
     return key
 
 

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access.roles import require_unbound
-from latchkey_server.domain.model import Api, Caller, Change, ChangeKind, Json, etag_of
+from latchkey_server.domain.model import Api, Caller, Change, ChangeKind, Json
 from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, View, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
 from latchkey_server.domain.replays import api_json, api_of
 from latchkey_server.domain.store import Store
 from latchkey_server.domain.tenants.ports import Transaction
-from latchkey_server.domain.validation import NAME_MAX, Violations, check_text
+from latchkey_server.domain.validation import NAME_MAX, Violations, check_etag, check_text
 
 DEFAULT_NAME = "default"
 
@@ -100,8 +100,7 @@ async def _visible(tx: Transaction, caller: Caller, api_id: UUID, etag: str = ""
     api = await tx.apis.get(caller.workspace_id, api_id)
     if api is None or not caller.covers_api(api_id):
         raise errors.ApiNotFound(ids.format_id(ids.API, api_id))
-    if etag and etag != etag_of(api.revision):
-        raise errors.EtagMismatch
+    check_etag(etag, api.revision)
     return api
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access.roles import require_unbound
-from latchkey_server.domain.model import Caller, Change, ChangeKind, Identity, Json, RateLimit, etag_of
+from latchkey_server.domain.model import Caller, Change, ChangeKind, Identity, Json, RateLimit
 from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin, effects_of
 from latchkey_server.domain.paging import Page, cut, id_cursor
 from latchkey_server.domain.replays import identity_json, identity_of
@@ -16,6 +16,7 @@ from latchkey_server.domain.tenants.ports import Transaction
 from latchkey_server.domain.validation import (
     EXTERNAL_ID_MAX,
     Violations,
+    check_etag,
     check_metadata,
     check_ratelimits,
     check_text,
@@ -89,8 +90,7 @@ class Identities:
             found.check()
             if before is None:
                 raise errors.IdentityNotFound(_shown(name))
-            if etag and etag != etag_of(before.revision):
-                raise errors.EtagMismatch
+            check_etag(etag, before.revision)
             after = replace(_edited(before, edit, found), update_time=now, revision=revision)
             await tx.identities.update(after)
             return _effects("identity.update", before, after, after)
@@ -104,8 +104,7 @@ class Identities:
 
         async def work(tx: Transaction, _now: datetime, _revision: int) -> Effects:
             before = await _existing(tx, workspace_id, identity_id)
-            if etag and etag != etag_of(before.revision):
-                raise errors.EtagMismatch
+            check_etag(etag, before.revision)
             if await tx.identities.has_keys(workspace_id, identity_id):
                 shown = ids.format_id(ids.IDENTITY, identity_id)
                 raise errors.IdentityInUse("The identity has keys, or deleted ones.", identity_id=shown)

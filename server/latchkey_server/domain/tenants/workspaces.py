@@ -23,7 +23,6 @@ from latchkey_server.domain.model import (
     Role,
     Workspace,
     WorkspaceSettings,
-    etag_of,
 )
 from latchkey_server.domain.mutations import AuditEntry, Effects, MutationResult, Mutations, Origin, audit_events
 from latchkey_server.domain.paging import Page, cut, id_cursor
@@ -32,10 +31,9 @@ from latchkey_server.domain.snapshots import snapshot
 from latchkey_server.domain.store import Clock, Store
 from latchkey_server.domain.tenants.apis import DEFAULT_NAME, new_api
 from latchkey_server.domain.tenants.ports import Transaction
-from latchkey_server.domain.validation import NAME_MAX, Violations, check_prefix, check_text
+from latchkey_server.domain.validation import NAME_MAX, Violations, check_etag, check_prefix, check_text
 
 CACHEABLE_MAX = timedelta(hours=1)
-_NO_TIME = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +151,7 @@ class Workspaces:
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Effects:
             before = await _existing(tx, target)
-            if etag and etag != etag_of(before.revision):
-                raise errors.EtagMismatch
+            check_etag(etag, before.revision)
             after = replace(_edited(caller, before, edit), update_time=now, revision=revision)
             await tx.workspaces.update(after)
             entry = AuditEntry(
@@ -223,7 +220,7 @@ def _check(fields: WorkspaceFields, found: Violations) -> None:
     settings = fields.settings
     if settings.default_prefix:
         check_prefix(found, "settings.default_prefix", settings.default_prefix)
-    if not _NO_TIME <= settings.max_cacheable_for <= CACHEABLE_MAX:
+    if not timedelta(0) <= settings.max_cacheable_for <= CACHEABLE_MAX:
         found.add("settings.max_cacheable_for", "must be 0 to 1 hour")
     found.check()
 

@@ -3,9 +3,10 @@
 There must be no difference, since both change in one transaction; rebuilding finds and repairs one.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, timedelta
 from uuid import UUID
 
+from latchkey_server.domain.limits.midnight import midnight
 from latchkey_server.domain.outcomes.by_label import NO_API
 from latchkey_server.storage.database import Connection, Database
 from latchkey_server.storage.usage.fence import alone
@@ -52,7 +53,7 @@ async def rebuild_counts(database: Database, workspace_id: UUID, day: date, *, w
 
     Comparing takes one snapshot and blocks nobody; writing has the workspace's counts to itself.
     """
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    start = midnight(day)
     where = (workspace_id, start, start + timedelta(days=1))
     if not write:
         async with database.connection() as connection:

@@ -25,7 +25,7 @@ from latchkey_server.storage.usage.retention import (
     days_to_drop,
     drop_day,
     drop_stranded,
-    first_kept,
+    first_retained_day,
     forget_identities,
 )
 
@@ -129,23 +129,23 @@ class Maintenance:
     async def _drop_days(self) -> None:
         if self._retention.events is None:
             return
-        for day in await days_to_drop(self._database, first_kept(self._now, self._retention.events)):
+        for day in await days_to_drop(self._database, first_retained_day(self._now, self._retention.events)):
             self.done.partitions_dropped += await self._portion(drop_day, day)
 
     async def _drop_stranded(self, workspace_id: UUID) -> None:
         if self._retention.events is not None:
-            before = first_kept(self._now, self._retention.events)
+            before = first_retained_day(self._now, self._retention.events)
             while await self._portion(drop_stranded, workspace_id, before) == BATCH:
                 pass
 
     async def _forget(self, workspace_id: UUID) -> None:
         if self._retention.identities is not None:
-            before = first_kept(self._now, self._retention.identities)
+            before = first_retained_day(self._now, self._retention.identities)
             while (forgotten := await self._portion(forget_identities, workspace_id, before)) > 0:
                 self.done.identities_forgotten += forgotten
 
     async def _forget_counts(self, workspace_id: UUID) -> None:
-        before = first_kept(self._now, self._retention.counts)
+        before = first_retained_day(self._now, self._retention.counts)
         while (forgotten := await self._portion(forget_counts, workspace_id, before)) > 0:
             self.done.counts_forgotten += forgotten
 

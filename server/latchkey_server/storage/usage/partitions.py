@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
+from latchkey_server.domain.limits.midnight import midnight
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.schema.lock import schema_transaction
 
@@ -63,7 +64,7 @@ async def _create(connection: Connection, day: date) -> None:
 
 
 async def _stranded(connection: Connection, day: date) -> bool:
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    start = midnight(day)
     found = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM usage_event_default WHERE occurred_time >= $1 AND occurred_time < $2)",
         start,

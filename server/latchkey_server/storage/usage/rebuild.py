@@ -121,7 +121,7 @@ class Differences(NamedTuple):
         return any(self)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The numbers in words."""
         return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self._asdict().items() if number)
 

@@ -34,7 +34,7 @@ _DROP_STRANDED = """
 """
 
 
-def first_kept(now: datetime, retained: timedelta) -> date:
+def first_retained_day(now: datetime, retained: timedelta) -> date:
     """Return the first UTC day whose events are retained."""
     return (now.astimezone(UTC) - retained).date()
 

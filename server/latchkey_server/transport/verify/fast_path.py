@@ -235,7 +235,7 @@ class FastPath:
         if verdict.record is None:
             return None
         tally = None if question.dry_run else Tally(count_key_of(caller, question, "", verdict))
-        parts = lasting_parts(verdict, record, question.omit_metadata, keep=True)
+        parts = lasting_parts(verdict, record, question.omit_metadata, store=True)
         count = self._verdicts.count(verdict.code.name)
         ready = ReadyAnswer(asking, span, parts, count, tally, verdict.code is Code.VALID)
         self._store(record, ready)

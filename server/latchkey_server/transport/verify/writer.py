@@ -73,7 +73,7 @@ def answer_bytes(verdict: Verdict, decided: bytes, *, omit_metadata: bool) -> by
     if record is None:
         return delimited((_HEADS[verdict.code], decided))
     parts = [
-        *lasting_parts(verdict, record, omit_metadata, keep=record.answered),
+        *lasting_parts(verdict, record, omit_metadata, store=record.answered),
         revision_bytes(record.history, verdict.revision)[1],
         decided,
     ]
@@ -83,12 +83,12 @@ def answer_bytes(verdict: Verdict, decided: bytes, *, omit_metadata: bool) -> by
     return delimited(parts)
 
 
-def lasting_parts(verdict: Verdict, record: Record, omit_metadata: bool, *, keep: bool) -> tuple[bytes, bytes, bytes]:
+def lasting_parts(verdict: Verdict, record: Record, omit_metadata: bool, *, store: bool) -> tuple[bytes, bytes, bytes]:
     """Return the parts of an answer that neither its moment nor the workspace's revision alters.
 
-    What all answers about a record share is one of them; ``keep`` stores it with the record.
+    What all answers about a record share is one of them; ``store`` leaves it with the record.
     """
-    return _HEADS[verdict.code], _common(record, omit_metadata, keep), _cacheable(verdict.cacheable_for)
+    return _HEADS[verdict.code], _common(record, omit_metadata, store), _cacheable(verdict.cacheable_for)
 
 
 def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> list[bytes]:
@@ -115,7 +115,7 @@ def filled(results: list[bytes], count: int) -> list[bytes]:
     return results + [_FULL] * (count - len(results))
 
 
-def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
+def _common(record: Record, omit_metadata: bool, store: bool) -> bytes:
     """Return what all answers about a record share, with or without metadata."""
     bare = omit_metadata and (record.metadata, record.identity_metadata) != (_NO_METADATA, _NO_METADATA)
     stored = record.common_bare if bare else record.common
@@ -123,9 +123,9 @@ def _common(record: Record, omit_metadata: bool, keep: bool) -> bytes:
         return stored
     shown = verification_pb2.Verification(key=_verified_key(record, bare), ratelimits=_ratelimits(record))
     common = shown.SerializeToString()
-    if keep and bare:
+    if store and bare:
         record.common_bare = common
-    elif keep:
+    elif store:
         record.common = common
     return common
 
