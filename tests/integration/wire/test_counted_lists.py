@@ -81,7 +81,7 @@ async def test_a_list_is_counted_before_it_is_read(owner: Client, field: str) ->
     ("reader", "request_", "field"),
     [
         (
-            "grpc.key_servicer._read_item",
+            "grpc.key_servicer.read_draft",
             key_service_pb2.ImportKeysRequest(items=[key_service_pb2.ImportKeyItem()] * 1_001),
             "items",
         ),

@@ -41,10 +41,10 @@ API_IDS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class ManagementKeyFields:
-    """What Create and Update set. ``role`` is None if the caller gave none."""
+    """What Create and Update set."""
 
-    name: str = ""
-    role: Role | None = None
+    name: str
+    role: Role
     member: str = ""
     api_ids: frozenset[UUID] = frozenset()
     expire_time: datetime | None = None
@@ -90,15 +90,13 @@ class ManagementKeys:
         """
         if all_workspaces and fields.role is not Role.VERIFIER:
             found.add("all_workspaces", "is only for the role VERIFIER")
-        role = _checked(fields, found)
-        require_within(origin.caller, role, fields.api_ids, all_workspaces)
+        _check(fields, found)
+        require_within(origin.caller, fields.role, fields.api_ids, all_workspaces)
         secret = new_secret(MANAGEMENT_PREFIX)
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Effects:
             await _require_apis(tx, origin.caller.workspace_id, fields.api_ids)
-            made = new_management_key(
-                origin.caller.workspace_id, fields, role, now, revision, all_workspaces=all_workspaces
-            )
+            made = new_management_key(origin.caller.workspace_id, fields, now, revision, all_workspaces=all_workspaces)
             await tx.management_keys.insert(made)
             await tx.secrets.claim([management_secret(made, secret, self._peppers, now)])
             return _effects("management_key.create", None, made)
@@ -208,7 +206,6 @@ class ManagementKeys:
 def new_management_key(
     workspace_id: UUID,
     fields: ManagementKeyFields,
-    role: Role,
     now: datetime,
     revision: int,
     *,
@@ -219,7 +216,7 @@ def new_management_key(
         workspace_id=workspace_id,
         management_key_id=ids.new_id(),
         name=fields.name,
-        role=role,
+        role=fields.role,
         member=fields.member,
         api_ids=fields.api_ids,
         all_workspaces=all_workspaces,
@@ -249,24 +246,22 @@ def _edited(before: ManagementKey, edit: ManagementKeyEdit) -> ManagementKey:
     fields = edit(_fields(before), found)
     if before.all_workspaces and fields.role is not Role.VERIFIER:
         found.add("role", "must stay VERIFIER with all_workspaces")
+    _check(fields, found)
     return replace(
         before,
         name=fields.name,
-        role=_checked(fields, found),
+        role=fields.role,
         member=fields.member,
         api_ids=fields.api_ids,
         expire_time=fields.expire_time,
     )
 
 
-def _checked(fields: ManagementKeyFields, found: Violations) -> Role:
+def _check(fields: ManagementKeyFields, found: Violations) -> None:
     check_text(found, "name", fields.name, NAME_MAX)
     check_text(found, "member", fields.member, MEMBER_MAX)
     check_count(found, "api_ids", fields.api_ids, API_IDS_MAX)
-    if fields.role is None:
-        found.add("role", "is required")
     found.check()
-    return fields.role or Role.VERIFIER
 
 
 def _fields(management_key: ManagementKey) -> ManagementKeyFields:

@@ -40,9 +40,7 @@ class KeyImport:
         self._mutations = mutations
         self._peppers = peppers
 
-    async def run(
-        self, origin: Origin, items: Sequence[ImportItem | LatchkeyError]
-    ) -> MutationResult[list[ImportResult]]:
+    async def run(self, origin: Origin, items: Sequence[ImportItem]) -> MutationResult[list[ImportResult]]:
         """Import the items and return a result for each, in order; raises InvalidField for their number only."""
         require_number("items", len(items), ITEMS_MAX)
 
@@ -76,11 +74,9 @@ class Attempt:
         self._hashes: set[bytes] = set()
         self.results: list[ImportResult] = []
 
-    async def prepare(self, item: ImportItem | LatchkeyError) -> None:
+    async def prepare(self, item: ImportItem) -> None:
         """Take the next item: check it, and that no earlier one has the same hash."""
         try:
-            if isinstance(item, LatchkeyError):
-                raise item
             key, secret = await self._made(item)
         except LatchkeyError as error:
             self.results.append(error)
@@ -145,7 +141,5 @@ def _result_of(stored: Json) -> ImportResult:
             return errors.ApiNotFound(stored["details"][errors.ApiNotFound.field])
         case errors.ApiBinding.reason:
             return errors.ApiBinding()
-        case errors.SecretRejected.reason:
+        case _:
             return errors.SecretRejected()
-        case reason:
-            raise ValueError(reason)

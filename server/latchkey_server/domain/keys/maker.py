@@ -24,6 +24,7 @@ from latchkey_server.domain.model import (
 from latchkey_server.domain.mutations import AuditEntry, Effects
 from latchkey_server.domain.snapshots import snapshot
 from latchkey_server.domain.tenants.identities import new_identity
+from latchkey_server.domain.tenants.workspaces import existing_workspace
 from latchkey_server.domain.validation import Violations, check_prefix
 
 DEFAULT_PREFIX = "sk"
@@ -57,10 +58,7 @@ class KeyMaker:
     @classmethod
     async def of(cls, tx: Transaction, caller: Caller, now: datetime, revision: int) -> "KeyMaker":
         """Return a maker for the caller's workspace; ``revision`` is the one that this transaction makes."""
-        workspace = await tx.workspaces.get(caller.workspace_id)
-        if workspace is None:
-            raise errors.WorkspaceNotFound(ids.format_id(ids.WORKSPACE, caller.workspace_id))
-        return cls(tx, caller, workspace, now, revision)
+        return cls(tx, caller, await existing_workspace(tx, caller.workspace_id), now, revision)
 
     async def make(self, draft: KeyDraft) -> Key:
         """Return the key that a draft describes, its identity left to ``with_identity``.

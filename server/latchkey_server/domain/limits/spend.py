@@ -17,7 +17,7 @@ def spend_window(reset: SpendReset, now: datetime) -> tuple[date | None, datetim
         case SpendReset.WEEKLY:
             start = today - timedelta(days=today.weekday())
             end = start + timedelta(days=7)
-        case SpendReset.MONTHLY:
+        case _:
             start = today.replace(day=1)
             end = (start + timedelta(days=31)).replace(day=1)
     return start, midnight(end)

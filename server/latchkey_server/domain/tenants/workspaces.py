@@ -108,7 +108,7 @@ class Workspaces:
 
         async def view(tx: Transaction, _now: datetime, outcome: Json) -> NewWorkspace:
             workspace_id = UUID(outcome["workspace_id"])
-            workspace = await _existing(tx, workspace_id)
+            workspace = await existing_workspace(tx, workspace_id)
             owner = await view_management_key(tx, workspace_id, UUID(outcome["owner_id"]))
             return NewWorkspace(workspace, owner, "")
 
@@ -123,7 +123,7 @@ class Workspaces:
         _require_visible(caller, wanted)
 
         async def work(tx: Transaction) -> Workspace:
-            return await _existing(tx, wanted)
+            return await existing_workspace(tx, wanted)
 
         return await self._store.read(work)
 
@@ -150,7 +150,7 @@ class Workspaces:
         require_unbound(caller)
 
         async def work(tx: Transaction, now: datetime, revision: int) -> Effects:
-            before = await _existing(tx, target)
+            before = await existing_workspace(tx, target)
             check_etag(etag, before.revision)
             after = replace(_edited(caller, before, edit), update_time=now, revision=revision)
             await tx.workspaces.update(after)
@@ -163,7 +163,7 @@ class Workspaces:
             return Effects((change,), (entry,), {"workspace_id": str(target)})
 
         async def view(tx: Transaction, _now: datetime, outcome: Json) -> Workspace:
-            return await _existing(tx, UUID(outcome["workspace_id"]))
+            return await existing_workspace(tx, UUID(outcome["workspace_id"]))
 
         return await self._mutations.run(origin, work, view, workspace_id=target, while_disabled=caller.root_owner)
 
@@ -184,7 +184,7 @@ class Workspaces:
             revision=FIRST_REVISION,
         )
         wanted = ManagementKeyFields(name="first owner", role=Role.OWNER)
-        owner = new_management_key(workspace_id, wanted, Role.OWNER, now, FIRST_REVISION)
+        owner = new_management_key(workspace_id, wanted, now, FIRST_REVISION)
         await tx.workspaces.insert(workspace)
         await tx.apis.insert(api)
         await tx.management_keys.insert(owner)
@@ -240,7 +240,8 @@ def _require_may_change(caller: Caller, before: Workspace, fields: WorkspaceFiel
         raise errors.RoleTooLow("OWNER of the root workspace", "ADMIN of that workspace")
 
 
-async def _existing(tx: Transaction, workspace_id: UUID) -> Workspace:
+async def existing_workspace(tx: Transaction, workspace_id: UUID) -> Workspace:
+    """Return a workspace as it is now; raises WorkspaceNotFound."""
     workspace = await tx.workspaces.get(workspace_id)
     if workspace is None:
         raise errors.WorkspaceNotFound(ids.format_id(ids.WORKSPACE, workspace_id))

@@ -86,14 +86,17 @@ class Verifier:
     async def _look_up(self, caller: Caller, asked: Sequence[Asked]) -> list[_Known]:
         usual = list({item.sha256 for item in asked if item.question.freshness is None})
         found = await self.source.records(usual) if usual else {}
-        demanding = [item for item in asked if item.question.freshness is not None]
-        demanded = iter(await asyncio.gather(*(self._demanded(caller, item) for item in demanding)))
+        demanding = [
+            self._demanded(item.sha256, _binding(caller, item.question.freshness))
+            for item in asked
+            if item.question.freshness is not None
+        ]
+        demanded = iter(await asyncio.gather(*demanding))
         return [found.get(item.sha256) if item.question.freshness is None else next(demanded) for item in asked]
 
-    async def _demanded(self, caller: Caller, asked: Asked) -> _Known:
-        freshness = _binding(caller, asked.question.freshness)
+    async def _demanded(self, sha256: bytes, freshness: Freshness) -> _Known:
         try:
-            return await self.source.record(asked.sha256, freshness)
+            return await self.source.record(sha256, freshness)
         except LatchkeyError as error:
             return error
 
@@ -120,10 +123,8 @@ def _decided(record: Record | None, question: Question, caller: Caller, now: dat
         return error
 
 
-def _binding(caller: Caller, freshness: Freshness | None) -> Freshness:
+def _binding(caller: Caller, freshness: Freshness) -> Freshness:
     """Return what is demanded, without a revision of a workspace whose keys the caller can't see."""
-    if freshness is None:
-        return Freshness()
     wanted = freshness.min_revision
     if wanted is None or caller.all_workspaces or wanted.workspace_id == caller.workspace_id:
         return freshness

@@ -28,7 +28,7 @@ def management_key_fields_message(fields: ManagementKeyFields) -> management_key
     """Return a management key message that holds the editable fields only."""
     return management_key_pb2.ManagementKey(
         name=fields.name,
-        role=management_key_pb2.Role.ValueType(fields.role or 0),
+        role=management_key_pb2.Role.ValueType(fields.role),
         member=fields.member,
         api_ids=[ids.format_id(ids.API, api_id) for api_id in sorted(fields.api_ids)],
         expire_time=optional_timestamp(fields.expire_time),

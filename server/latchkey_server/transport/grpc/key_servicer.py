@@ -109,7 +109,7 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
 
     async def ImportKeys(self, request: pb.ImportKeysRequest, context: Context) -> pb.ImportKeysResponse:
         require_number("items", len(request.items), ITEMS_MAX)
-        items = [_read_item(item) for item in request.items]
+        items = [ImportItem(read_draft(item.key), item.secret_sha256, item.mask_hint) for item in request.items]
         imported = await self._imports.run(origin("ImportKeys", request), items)
         results = [
             pb.ImportKeyResult(error=status_of(result))
@@ -137,10 +137,3 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         adjustment = Adjustment(request.add if which == "add" else request.set, relative=which == "add")
         adjusted = await self._keys.adjust_credits(origin("AdjustCredits", request), key_id, adjustment)
         return pb.AdjustCreditsResponse(balance=credit_message(adjusted.value))
-
-
-def _read_item(item: pb.ImportKeyItem) -> ImportItem | LatchkeyError:
-    try:
-        return ImportItem(read_draft(item.key), item.secret_sha256, item.mask_hint)
-    except LatchkeyError as error:
-        return error
