@@ -31,7 +31,7 @@ from latchkey_server.storage.usage.retention import drop_day
 from tests.integration.wire.test_server import health_changes
 from tests.support.postgres import locked, until_somebody_waits
 from tests.support.process import run
-from tests.support.service import PEPPERS, Service, settings_for
+from tests.support.service import PEPPERS, Service, rejection, settings_for
 
 FIRST = len(migrations()) + 1
 IMPATIENT = Patience(lock_seconds=0.5, pauses=(0.01,))
@@ -160,12 +160,14 @@ async def test_a_server_does_not_serve_on_a_schema_that_another_file_made(servic
 
         async with asyncio.timeout(30):
             told = await anext(health)
+        failed = await rejection((await service.client(service.root_secret)).create_key())
         refused = await run("migrate", LATCHKEY_DATABASE_URL=dsn, LATCHKEY_PEPPERS=PEPPERS)
         async with open_database(dsn, pool_size=1, timeout=30) as database:
             reason = await trouble(database)
 
     assert begun == health_pb2.HealthCheckResponse.SERVING
     assert told == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "SERVER_NOT_READY")
     assert "0002_usage.sql" in str(reason)
     assert (refused.status, refused.out, refused.err) == (1, "", f"latchkey-server: {reason}\n")
 

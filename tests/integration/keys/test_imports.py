@@ -1,0 +1,55 @@
+"""Keys as they are made and changed: identities, credits and items of an import (spec §1, §3)."""
+
+import hashlib
+
+from latchkey.v1 import admin_service_pb2, api_pb2, key_pb2, key_service_pb2, management_key_pb2
+from tests.integration.keys.test_keys import get, update
+from tests.support.service import Client, Service
+
+
+def item(number: int, external_id: str = "", api_id: str = "", prefix: str = "") -> key_service_pb2.ImportKeyItem:
+    digest = hashlib.sha256(f"secret {number}".encode()).digest()
+    key = key_pb2.Key(external_id=external_id, api_id=api_id, prefix=prefix)
+    return key_service_pb2.ImportKeyItem(key=key, secret_sha256=digest)
+
+
+async def test_keys_that_are_imported_together_share_the_identity_that_they_name(owner: Client) -> None:
+    request = key_service_pb2.ImportKeysRequest(items=[item(number, external_id="acme") for number in range(3)])
+
+    imported = await owner.keys.ImportKeys(request)
+
+    identities = await owner.admin.ListIdentities(admin_service_pb2.ListIdentitiesRequest())
+    keys = [await get(owner, result.key_id) for result in imported.results]
+    assert len(keys) == 3
+    assert {key.identity_id for key in keys} == {identity.identity_id for identity in identities.identities}
+
+
+async def test_credits_of_a_key_that_had_none_begin_with_their_amount(owner: Client) -> None:
+    key_id = (await owner.create_key()).key.key_id
+
+    await update(owner, key_pb2.Key(key_id=key_id, credits=key_pb2.Credits(amount=7)))
+
+    assert (await get(owner, key_id)).credit_balance.remaining == 7
+
+
+async def test_a_replayed_import_tells_the_same_of_each_item(owner: Client, service: Service) -> None:
+    api = (await owner.admin.CreateApi(admin_service_pb2.CreateApiRequest(api=api_pb2.Api(name="own")))).api
+    default = (await owner.create_key()).key.api_id
+    bound = await owner.create_management_key(management_key_pb2.ROLE_DEVELOPER, (api.api_id,))
+    developer = await service.client(bound.secret)
+    request = key_service_pb2.ImportKeysRequest(
+        items=[
+            item(1, api_id=api.api_id),
+            item(2, api_id=default),
+            item(3),
+            item(1, api_id=api.api_id),
+            item(4, api_id=api.api_id, prefix="-"),
+        ],
+        request_id="r1",
+    )
+
+    first = await developer.keys.ImportKeys(request)
+    again = await developer.keys.ImportKeys(request)
+
+    assert again == first
+    assert [result.WhichOneof("result") for result in first.results] == ["key_id", *["error"] * 4]

@@ -1,0 +1,109 @@
+"""Flushing what was counted: what can't be written now is kept, what never can is told as dropped (spec §5)."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.domain.outcomes import counts as outcome_counts
+from latchkey_server.domain.outcomes.counts import (
+    CountKey,
+    CountRow,
+    Tally,
+    VerificationCounter,
+    combination_of,
+    key_day_of,
+    summed,
+    wanted_combinations,
+)
+from latchkey_server.domain.outcomes.last_uses import KeyUses
+from latchkey_server.domain.outcomes.recorder import Noted, VerificationFlush, VerificationRecorder
+from latchkey_server.domain.verify.model import Code
+from tests.unit.builders import KEY_ID, MANAGEMENT_KEY_ID, NOW, OTHER_WORKSPACE_ID, WORKSPACE_ID
+
+COUNTED = CountKey(WORKSPACE_ID, KEY_ID, Code.VALID, MANAGEMENT_KEY_ID, tags=("a", "b"))
+
+
+class Recorder:
+    """Writes nothing, fails as it is told, and remembers what it was asked to write."""
+
+    def __init__(self, *failures: Exception | None) -> None:
+        self.failures = list(failures)
+        self.asked: list[tuple[int, Noted]] = []
+
+    async def record(self, client_id: str, sequence: int, noted: Noted) -> bool:
+        self.asked.append((sequence, noted))
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        return False
+
+    @property
+    def sequences(self) -> Sequence[int]:
+        return [sequence for sequence, _ in self.asked]
+
+
+def flush_of(recorder: Recorder, counter: VerificationCounter) -> VerificationFlush:
+    return VerificationFlush(cast(VerificationRecorder, recorder), counter, KeyUses(), "a server")
+
+
+async def test_what_an_outage_keeps_from_being_written_is_sent_again_under_its_number() -> None:
+    recorder, counter = Recorder(DatabaseUnavailable()), VerificationCounter()
+    flush = flush_of(recorder, counter)
+    counter.count(COUNTED, NOW)
+    await flush.flush()
+    counter.count(COUNTED, NOW)
+    await flush.drain()
+
+    assert recorder.sequences == [1, 1, 2]
+    assert recorder.asked[0] == recorder.asked[1]
+    assert counter.dropped == 0
+
+
+async def test_what_can_never_be_written_is_dropped_once_however_many_tags_it_has_and_told() -> None:
+    recorder, counter = Recorder(ValueError("never")), VerificationCounter()
+    flush = flush_of(recorder, counter)
+    counter.count(COUNTED, NOW)
+    counter.count(COUNTED, NOW)
+
+    with pytest.raises(ValueError, match="never"):
+        await flush.flush()
+    await flush.flush()
+
+    assert (recorder.sequences, counter.dropped) == ([1], 2)
+
+
+async def test_one_workspace_that_cannot_be_written_keeps_no_other_from_it() -> None:
+    recorder, counter = Recorder(DatabaseUnavailable()), VerificationCounter()
+    flush = flush_of(recorder, counter)
+    counter.count(COUNTED, NOW)
+    counter.count(COUNTED._replace(workspace_id=OTHER_WORKSPACE_ID), NOW)
+    await flush.flush()
+    await flush.flush()
+
+    assert len(recorder.sequences) == 3
+    assert {noted.workspace_id for _, noted in recorder.asked[:2]} == {WORKSPACE_ID, OTHER_WORKSPACE_ID}
+    assert recorder.asked[2] == recorder.asked[0]
+
+
+def test_tallies_beyond_those_that_may_count_at_once_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome_counts, "BEGUN_MAX", 1)
+    counter = VerificationCounter()
+    counter.look(NOW)
+    for key_number in range(3):
+        tally = Tally(COUNTED._replace(model=f"m{key_number}"))
+        counter.begin(tally)
+        tally.value += 1
+
+    counts = counter.take()[WORKSPACE_ID]
+
+    assert {place.model: count for (_, place), count in counts.items()} == {"m0": 1, "m1": 1, "m2": 1}
+
+
+def test_what_is_other_already_asks_for_no_room_of_its_own() -> None:
+    row = CountRow(NOW, KEY_ID, Code.VALID, MANAGEMENT_KEY_ID, "m", "", False, "", False, 1)
+    rows = [row, row._replace(model="", other=True)]
+
+    assert wanted_combinations(rows) == {key_day_of(row): {combination_of(row): None}}
+    assert summed(rows, {key_day_of(row): set()}) == [row._replace(model="", other=True, verifications=2)]
