@@ -4,11 +4,10 @@ from dataclasses import replace
 
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.outcomes.ports import Transaction
-from latchkey_server.domain.outcomes.report import VerificationQuery, VerificationReport, VerificationRequest
+from latchkey_server.domain.outcomes.report import VerificationReport, VerificationRequest
 from latchkey_server.domain.reporting.concurrency import ReportConcurrency
-from latchkey_server.domain.reporting.request import normalized_labels, query_of, within_binding
+from latchkey_server.domain.reporting.request import query_of, within_binding
 from latchkey_server.domain.store import Clock, Store
-from latchkey_server.domain.validation import Violations
 
 
 class VerificationQueries:
@@ -23,7 +22,7 @@ class VerificationQueries:
         self, caller: Caller, request: VerificationRequest, size: int, cursor: str | None
     ) -> VerificationReport:
         """Return one page of a report with the total of the whole; raises InvalidField and PageTokenInvalid."""
-        query = _query(request, size, cursor)
+        query = query_of(request, size, cursor)
         api_ids = within_binding(caller, query.wanted.api_ids)
 
         async def work(tx: Transaction) -> VerificationReport:
@@ -34,10 +33,3 @@ class VerificationQueries:
 
         async with self._concurrency.one(caller.workspace_id):
             return await self._store.read(work)
-
-
-def _query(request: VerificationRequest, size: int, cursor: str | None) -> VerificationQuery:
-    found = Violations("filter")
-    labels = normalized_labels(found, request.wanted.labels)
-    found.check()
-    return query_of(request, replace(request.wanted, labels=labels), size, cursor)

@@ -29,7 +29,7 @@ VerificationGroupValue = int | str | UUID | ReportKey | None
 
 @dataclass(frozen=True, slots=True)
 class VerificationFilter:
-    """What is summed; an empty tuple does not filter. Labels are those that keys carry now."""
+    """What is summed; an empty tuple does not filter. Labels are normalised; keys carry them now."""
 
     codes: tuple[Code, ...] = ()
     labels: tuple[str, ...] = ()

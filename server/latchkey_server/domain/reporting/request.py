@@ -10,7 +10,7 @@ from uuid import UUID
 from latchkey_server.domain import errors
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.reporting.buckets import Bucket, Width, buckets, check_range, time_zone
-from latchkey_server.domain.validation import Violations, check_environment
+from latchkey_server.domain.validation import Violations
 
 TOP_MAX = 1_000
 VALUES_MAX = 100
@@ -85,9 +85,9 @@ class ReportKey:
 
 
 def query_of(
-    request: ReportRequest[Dimension, Filter], wanted: Filter, size: int, cursor: str | None
+    request: ReportRequest[Dimension, Filter], size: int, cursor: str | None
 ) -> ReportQuery[Dimension, Filter]:
-    """Return what storage is asked for, with a checked filter; raises InvalidField and PageTokenInvalid."""
+    """Return what storage is asked for; raises InvalidField and PageTokenInvalid."""
     check_range(request.start, request.end)
     found = Violations()
     if not 0 <= request.top <= TOP_MAX:
@@ -98,16 +98,11 @@ def query_of(
     return ReportQuery(
         buckets=buckets(request.start, request.end, request.width, time_zone(request.zone)),
         group_by=request.group_by,
-        wanted=wanted,
+        wanted=request.wanted,
         top=request.top if request.group_by else 0,
         offset=_offset(cursor),
         limit=size,
     )
-
-
-def normalized_labels(found: Violations, labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels of a filter, normalised; what is wrong with one is noted."""
-    return tuple(check_environment(found, f"environments.labels[{index}]", label) for index, label in enumerate(labels))
 
 
 def within_binding(caller: Caller, api_ids: tuple[UUID, ...]) -> tuple[UUID, ...] | None:

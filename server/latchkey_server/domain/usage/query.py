@@ -8,7 +8,7 @@ from latchkey_server.domain.model import Caller
 from latchkey_server.domain.paging import Page
 from latchkey_server.domain.reporting.buckets import Bucket
 from latchkey_server.domain.reporting.concurrency import ReportConcurrency
-from latchkey_server.domain.reporting.request import VALUES_MAX, normalized_labels, query_of, within_binding
+from latchkey_server.domain.reporting.request import query_of, within_binding
 from latchkey_server.domain.store import Clock, Store
 from latchkey_server.domain.usage.ports import Transaction
 from latchkey_server.domain.usage.report import (
@@ -18,7 +18,6 @@ from latchkey_server.domain.usage.report import (
     UsageReport,
     UsageRequest,
 )
-from latchkey_server.domain.validation import Violations, check_count
 
 
 class UsageQueries:
@@ -31,7 +30,7 @@ class UsageQueries:
 
     async def report(self, caller: Caller, request: UsageRequest, size: int, cursor: str | None) -> UsageReport:
         """Return one page of a report with the totals of the whole; raises InvalidField and SumOutOfRange."""
-        query = query_of(request, _normalized(request.wanted), size, cursor)
+        query = query_of(request, size, cursor)
         bound = _bound(caller, query.wanted)
 
         async def work(tx: Transaction) -> UsageReport:
@@ -49,8 +48,7 @@ class UsageQueries:
         """Return one page of events, newest first; raises InvalidField."""
         if not asked.start < asked.end:
             raise errors.InvalidField.one("end_time", "must be after start_time")
-        wanted = _normalized(asked.wanted)
-        bound = _bound(caller, wanted)
+        bound = _bound(caller, asked.wanted)
         if bound is None:
             return Page((), None)
         page = replace(asked, wanted=bound, limit=asked.limit + 1, before=_event_cursor(cursor))
@@ -72,17 +70,6 @@ def default_range(start: datetime | None, end: datetime | None, now: datetime) -
     until = end or now + timedelta(minutes=5)
     day = min(timedelta(hours=24), until - datetime.min.replace(tzinfo=UTC))
     return start or until - day, until
-
-
-def _normalized(wanted: UsageFilter) -> UsageFilter:
-    found = Violations("filter")
-    lists = ("labels", "key_ids", "models", "members", "tasks", "external_ids", "api_ids")
-    for name in lists:
-        field_name = "environments.labels" if name == "labels" else name
-        check_count(found, field_name, getattr(wanted, name), VALUES_MAX)
-    labels = normalized_labels(found, wanted.labels)
-    found.check()
-    return replace(wanted, labels=labels)
 
 
 def _bound(caller: Caller, wanted: UsageFilter) -> UsageFilter | None:

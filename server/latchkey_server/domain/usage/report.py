@@ -40,7 +40,7 @@ class Measure(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """What is summed or listed; an empty tuple does not filter. Labels are those that keys carry now."""
+    """What is summed or listed; an empty tuple does not filter. Labels are normalised; keys carry them now."""
 
     labels: tuple[str, ...] = ()
     unlabeled: bool = False
