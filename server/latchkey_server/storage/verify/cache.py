@@ -265,11 +265,12 @@ def _older(loaded: Confirmed, cached: Confirmed | None) -> bool:
 def footprint(record: Record) -> int:
     """Return about how many bytes caching a record takes, with one ready answer and its part of the tables.
 
-    Each text is there twice, by itself and in the serialised answer; metadata as text and in both forms of the answer.
+    Each text is there by itself and in each form of the serialised answer: with metadata, and without if there is any.
     """
     texts = (*_texts(record.key), *(limit.name for limit in record.ratelimits))
-    metadata = _bytes_of(record.metadata) + _bytes_of(record.identity_metadata)
-    return 1_300 + 2 * sum(map(_bytes_of, texts)) + 8 * len(texts) + 3 * metadata
+    metadata = (record.metadata, record.identity_metadata)
+    forms = 1 if metadata == ("{}", "{}") else 2
+    return 1_300 + (1 + forms) * sum(map(_bytes_of, (*texts, *metadata))) + 8 * len(texts)
 
 
 def _texts(key: Key) -> Iterable[str]:
@@ -278,7 +279,7 @@ def _texts(key: Key) -> Iterable[str]:
     return (
         *(*fields.scopes, *fields.allow_ips, *models),
         *(key.prefix, fields.name, fields.environment, fields.member, fields.external_id),
-        *(fields.guardrail_id, fields.firewall_policy_id),
+        *(fields.guardrail_id, fields.firewall_policy_id, key.revocation.note if key.revocation else ""),
     )
 
 

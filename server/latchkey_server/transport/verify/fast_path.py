@@ -21,10 +21,11 @@ from latchkey_server.domain.outcomes.notes import VerificationNotes, count_key_o
 from latchkey_server.domain.sha256 import sha256
 from latchkey_server.domain.store import Clock
 from latchkey_server.domain.verify.decide import decide
-from latchkey_server.domain.verify.model import Code, Question, Record
+from latchkey_server.domain.verify.model import Code, Record
 from latchkey_server.domain.verify.ports import RecordSource
 from latchkey_server.observability import Count, Metrics
 from latchkey_server.transport.answer_size import ANSWER_MAX
+from latchkey_server.transport.verify.askings import ANSWER_BYTES, Asking, Askings
 from latchkey_server.transport.verify.reader import KEY_TAG, ONE_BYTE, remembered, secret_span
 from latchkey_server.transport.verify.writer import (
     RESULT_TAG,
@@ -37,12 +38,6 @@ from latchkey_server.transport.verify.writer import (
 
 READY_MAX: Final = 16
 """Ready answers that are stored with a record; one more evicts all but the newest."""
-
-ANSWER_BYTES: Final = 400
-"""About what each ready answer but the first takes."""
-
-_CALLERS_MAX: Final = 256
-_ASKINGS_MAX: Final = 1_024
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -58,16 +53,6 @@ def _head(size: int) -> bytes:
 
 _HEADS_MAX: Final = 2_048
 _HEADS: Final = tuple(map(_head, range(_HEADS_MAX)))
-
-
-class Asking:
-    """A question by a caller, always the same object for both: ready answers are found by it."""
-
-    __slots__ = ("caller", "question")
-
-    def __init__(self, caller: Caller, question: Question) -> None:
-        self.caller = caller
-        self.question = question
 
 
 class ReadyAnswer:
@@ -109,7 +94,7 @@ class FastPath:
         """``tick`` is for how many seconds decisions share one reading of the clock as their time."""
         self._source = source
         self._cached = source.cached
-        self._askings: dict[int, tuple[Caller, dict[bytes, Asking]]] = {}
+        self._askings = Askings()
         self._notes = notes
         self._begin_tally = notes.counter.begin
         self._verdicts = metrics.verdicts
@@ -124,7 +109,7 @@ class FastPath:
         """Return the VerifyResponse to a VerifyRequest, or None if it has to take the slow path."""
         if at >= self._tick_end:
             self._begin_tick(at)
-        found = self._find(raw, caller, self._askings_of(caller), at)
+        found = self._find(raw, caller, self._askings.of(caller), at)
         if found is None:
             return None
         record, ready, result = found
@@ -137,7 +122,7 @@ class FastPath:
         """Return the VerifyResults of a batch, or None if any has to take the slow path; nothing is noted then."""
         if at >= self._tick_end:
             self._begin_tick(at)
-        room, askings = ANSWER_MAX, self._askings_of(caller)
+        room, askings = ANSWER_MAX, self._askings.of(caller)
         answers: list[tuple[Record, ReadyAnswer, bytes]] = []
         for raw in raws:
             found = self._find(raw, caller, askings, at)
@@ -152,26 +137,6 @@ class FastPath:
             self._note(record, ready)
         return [result for _, _, result in answers]
 
-    def _askings_of(self, caller: Caller) -> dict[bytes, Asking]:
-        """Return the caller's latest askings, by the bytes behind a secret."""
-        known = self._askings.get(id(caller))
-        if known is None:
-            if len(self._askings) >= _CALLERS_MAX:
-                self._askings.clear()
-            # A reference to the caller, so that no other object gets its id.
-            known = self._askings[id(caller)] = (caller, {})
-        return known[1]
-
-    def _begin_asking(self, rest: bytes, caller: Caller, askings: dict[bytes, Asking]) -> Asking | None:
-        """Return the caller's first asking of the bytes behind a secret, or None if what they ask is not remembered."""
-        question = remembered.get(rest)
-        if question is None:
-            return None
-        if len(askings) >= _ASKINGS_MAX:
-            askings.clear()
-        asking = askings[rest] = Asking(caller, question)
-        return asking
-
     def _find(
         self, raw: bytes, caller: Caller, askings: dict[bytes, Asking], at: Instant
     ) -> tuple[Record, ReadyAnswer, bytes] | None:
@@ -182,7 +147,7 @@ class FastPath:
         else:
             start, end = secret_span(raw)
         secret, rest = raw[start:end], raw[end:]
-        asking = askings.get(rest) or self._begin_asking(rest, caller, askings)
+        asking = askings.get(rest) or self._askings.begin(caller, rest)
         if asking is None or not secret or not secret.isascii() or end > len(raw):
             return None
         record = self._cached(sha256(secret).digest())
@@ -194,7 +159,7 @@ class FastPath:
         ready: ReadyAnswer | None = record.ready
         if ready is None or ready.asking is not asking:
             more = record.more_ready
-            ready = more.get(asking) if more else None
+            ready = more.get(asking.key) if more else None
         if ready is None or (ready.span is not None and not ready.span[0] <= self._now < ready.span[1]):
             ready = self._make_ready(record, asking, self._now)
             if ready is None:
@@ -228,8 +193,8 @@ class FastPath:
 
     def _make_ready(self, record: Record, asking: Asking, now: datetime) -> ReadyAnswer | None:
         """Return a ready answer that is good beyond this moment, and store it; None if there is none."""
-        span, question, caller = _unaltered(record, now), asking.question, asking.caller
-        if record.limited or question.particular or (span is not None and span[1] <= now):
+        span, question, caller = _unaltered(record, now), remembered.get(asking.rest), asking.caller
+        if question is None or question.particular or record.limited or (span is not None and span[1] <= now):
             return None
         verdict = decide(record, question, caller, now)
         if verdict.record is None:
@@ -244,20 +209,24 @@ class FastPath:
     def _store(self, record: Record, ready: ReadyAnswer) -> None:
         """Store an answer with its record: the newest in a field of its own, for most get one question only."""
         first: ReadyAnswer | None = record.ready
-        if first is None or first.asking is ready.asking:
+        asking = ready.asking
+        if first is None or first.asking.key == asking.key:
             record.ready = ready
+            if first is None and asking.answer_bytes > ANSWER_BYTES:
+                # One answer to a small question is counted with the record.
+                self._source.grew(record, asking.answer_bytes - ANSWER_BYTES)
             return
         more = record.more_ready
         if more is None:
             more = record.more_ready = {}
-        if ready.asking in more:
-            more[ready.asking] = ready
+        if asking.key in more:
+            more[asking.key] = ready
             return
         if len(more) >= READY_MAX - 1:
-            self._source.grew(record, -ANSWER_BYTES * len(more))
+            self._source.grew(record, -sum(evicted.asking.answer_bytes for evicted in more.values()))
             more.clear()
-        more[first.asking], record.ready = first, ready
-        self._source.grew(record, ANSWER_BYTES)
+        more[first.asking.key], record.ready = first, ready
+        self._source.grew(record, asking.answer_bytes)
 
 
 def _revision(record: Record) -> tuple[int, bytes]:

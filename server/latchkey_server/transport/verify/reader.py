@@ -4,6 +4,7 @@ Callers ask the same about many secrets. Serialisers write fields in the order o
 comes first and the rest of the bytes is the same from call to call: it is parsed and checked once, then remembered.
 """
 
+from itertools import islice
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -25,13 +26,17 @@ KEY_TAG: Final = 0x0A
 ONE_BYTE: Final = 0x80
 """A varint below this is one byte, which holds the value itself."""
 
-_REST_MAX: Final = 4_096
+REST_MAX: Final = 4_096
+"""Bytes behind a secret: what asks more is read anew each time."""
 
 
 class QuestionMemory:
-    """Questions by the bytes that ask them, bounded in number and in bytes; at a bound all are forgotten."""
+    """Questions by the bytes that ask them, bounded in number and in bytes; at a bound the older half is forgotten.
 
-    def __init__(self, most: int = 4_096, bytes_most: int = 4 * 1024 * 1024) -> None:
+    A question takes up to twelve times the memory of its bytes.
+    """
+
+    def __init__(self, most: int = 4_096, bytes_most: int = 1024 * 1024) -> None:
         self._most = most
         self._bytes_most = bytes_most
         self._bytes = 0
@@ -41,11 +46,15 @@ class QuestionMemory:
 
     def put(self, rest: bytes, question: Question) -> None:
         """Remember the question in the bytes behind a secret."""
-        if len(self._questions) >= self._most or self._bytes + len(rest) > self._bytes_most:
-            self._questions.clear()
-            self._bytes = 0
+        while len(self._questions) >= self._most or (self._questions and self._bytes + len(rest) > self._bytes_most):
+            self._forget_older_half()
         self._bytes += len(rest) if rest not in self._questions else 0
         self._questions[rest] = question
+
+    def _forget_older_half(self) -> None:
+        for rest in list(islice(self._questions, (len(self._questions) + 1) // 2)):
+            del self._questions[rest]
+            self._bytes -= len(rest)
 
 
 remembered: Final = QuestionMemory()
@@ -93,7 +102,7 @@ def _remember(raw: bytes, question: Question) -> None:
     """Remember the bytes behind the secret, if that comes first and the rest is likely to come again."""
     start, end = secret_span(raw)
     rest = raw[end:]
-    if not start or len(rest) > _REST_MAX or question.operation_id:
+    if not start or len(rest) > REST_MAX or question.operation_id:
         return
     # Of two keys in a message the second one counts.
     if not pb.VerifyRequest.FromString(rest).key:

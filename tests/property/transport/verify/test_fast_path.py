@@ -20,7 +20,8 @@ from latchkey_server.domain.outcomes.notes import VerificationNotes
 from latchkey_server.domain.verify.decide import decide
 from latchkey_server.domain.verify.model import Question, Record
 from latchkey_server.observability import Metrics
-from latchkey_server.transport.verify.fast_path import ANSWER_BYTES, READY_MAX, FastPath
+from latchkey_server.transport.verify.askings import ANSWER_BYTES, Askings
+from latchkey_server.transport.verify.fast_path import READY_MAX, FastPath
 from latchkey_server.transport.verify.reader import QuestionMemory, read_item
 from latchkey_server.transport.verify.writer import answer_bytes, decided_bytes
 from tests.property.domain.verify.test_decide import cases
@@ -267,11 +268,53 @@ def test_more_questions_than_a_record_keeps_answers_to_take_no_more_room() -> No
     assert most == READY_MAX
 
 
+def test_an_answer_to_a_large_question_counts_as_much_more_as_the_question_is_long() -> None:
+    source = OneRecord(make_record())
+    fast = FastPath(source, VerificationNotes(), Metrics(), lambda: NOW)
+    questions = [make_question(model=f"another-{number}" * 10, tags=("t" * 60,) * 5) for number in range(READY_MAX)]
+    raws = [request_of(question).SerializeToString() for question in questions]
+    for raw in raws:
+        read_item(raw)
+        assert fast.result(raw, CALLERS[0], 0.0)
+
+    assert source.grown > (READY_MAX - 1) * ANSWER_BYTES + sum(map(len, raws))
+
+
+def test_a_question_that_comes_again_after_many_others_has_one_answer_stored() -> None:
+    source = OneRecord(make_record())
+    fast = FastPath(source, VerificationNotes(), Metrics(), lambda: NOW)
+    first = request_of(make_question(model="first")).SerializeToString()
+    read_item(first)
+    for round_ in range(3):
+        assert fast.result(first, CALLERS[0], 0.0)
+        for number in range(9_000):
+            fast.result(request_of(make_question(model=f"{round_}-{number}")).SerializeToString(), CALLERS[0], 0.0)
+
+    assert source.record_kept.more_ready is None
+    assert source.grown == 0
+
+
+def test_askings_are_remembered_within_a_number_and_a_size() -> None:
+    askings = Askings(most=10, bytes_most=100)
+    first = askings.begin(CALLERS[0], b"1")
+    assert askings.begin(CALLERS[1], b"x" * 98)
+    assert askings.of(CALLERS[0]) == {b"1": first}
+
+    again = askings.begin(CALLERS[1], b"22")
+
+    assert (askings.of(CALLERS[0]), askings.of(CALLERS[1])) == ({}, {b"22": again})
+    assert askings.begin(CALLERS[0], b"x" * 5_000) is None
+    for number in range(20):
+        askings.begin(CALLERS[0], b"%d" % number)
+        assert len(askings.of(CALLERS[0])) <= 10
+
+
 def test_questions_are_remembered_within_a_number_and_a_size() -> None:
     memory = QuestionMemory(most=3, bytes_most=100)
     for number in range(10):
         memory.put(b"%d" % number, make_question())
         assert memory.get(b"%d" % number)
+    assert [number for number in range(10) if memory.get(b"%d" % number)] == [8, 9]
     memory.put(b"x" * 99, make_question())
 
     assert [number for number in range(10) if memory.get(b"%d" % number)] == [9]
