@@ -41,6 +41,16 @@ def names(descriptor: Any) -> list[str]:
     return [field.name for field in descriptor.fields]
 
 
+def within(descriptor: Any) -> list[tuple[str, str]]:
+    """Return the names of the fields that hold messages of Latchkey's, each with the name of every field inside."""
+    return [
+        (field.name, inner.name)
+        for field in descriptor.fields
+        if field.message_type is not None and field.message_type.file.package == "latchkey.v1"
+        for inner in field.message_type.fields
+    ]
+
+
 def behaves(field: Any, behavior: int) -> bool:
     """Tell whether a field is annotated with a behavior (AIP-203)."""
     return behavior in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]

@@ -18,7 +18,7 @@ from latchkey_server.domain import ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.keys import fields as key_fields
 from latchkey_server.domain.keys.maker import KeyDraft
-from latchkey_server.domain.model import CreditState, KeyFields, KeyStatus, KeyView
+from latchkey_server.domain.model import CreditState, KeyFields, KeyStatus, KeyView, ModelLimits
 from latchkey_server.domain.outcomes.notes import VerificationNotes
 from latchkey_server.domain.snapshots import snapshot
 from latchkey_server.domain.usage.event import UsageEvent, content_hash
@@ -34,12 +34,14 @@ from latchkey_server.transport.verify.fast_path import FastPath
 from latchkey_server.transport.verify.reader import read_item
 from latchkey_server.transport.verify.writer import answer_bytes, decided_bytes
 from tests.property.transport.verify.test_fast_path import OneRecord
-from tests.support.filling import IMMUTABLE, behaves, fill, filled, inputs, names, outputs, overridden
+from tests.support.filling import IMMUTABLE, behaves, fill, filled, inputs, names, outputs, overridden, within
 from tests.unit.builders import (
     API_ID,
     IDENTITY_ID,
     KEY_ID,
     NOW,
+    OTHER_API_ID,
+    OTHER_WORKSPACE_ID,
     REVOCATION,
     WORKSPACE_ID,
     make_caller,
@@ -51,6 +53,7 @@ from tests.unit.builders import (
     some_spend,
 )
 
+CALLER = make_caller()
 KEY_TEXT, API_TEXT = ids.format_id(ids.KEY, KEY_ID), ids.format_id(ids.API, API_ID)
 WORKSPACE_TEXT = ids.format_id(ids.WORKSPACE, WORKSPACE_ID)
 DESCRIPTORS = {
@@ -59,7 +62,14 @@ DESCRIPTORS = {
     for descriptor in module.DESCRIPTOR.message_types_by_name.values()
 }
 
-NOT_BUILT_YET = {"retry_after", "reservation"}
+NOT_BUILT_YET = {
+    "retry_after",
+    "reservation",
+    "ratelimits.remaining",
+    "ratelimits.reset_time",
+    "ratelimits.exceeded",
+    *(f"reservation.{name}" for name in names(verification_pb2.Reservation.DESCRIPTOR)),
+}
 """Fields of an answer that belong to limits, which are not enforced yet."""
 
 
@@ -151,7 +161,6 @@ def record_of(message: key_pb2.Key) -> Record:
     key = make_key(
         replace(draft.fields, metadata={}),
         prefix=draft.prefix or "sk",
-        revocation=REVOCATION,
         identity_id=IDENTITY_ID,
     )
     text = "{}" if not draft.fields.metadata else '{"metadata": "first"}'
@@ -179,7 +188,8 @@ def slow(record: Record, request: pb.VerifyRequest) -> verification_pb2.Verifica
 
 @pytest.mark.parametrize("field", names(verification_pb2.VerifiedKey.DESCRIPTOR))
 def test_every_field_of_a_verified_key_is_written(field: str) -> None:
-    shown = slow(record_of(everything()), pb.VerifyRequest(key="sk_secret")).key
+    revoked = replace(record_of(everything()).key, revocation=REVOCATION)
+    shown = slow(replace(record_of(everything()), key=revoked), pb.VerifyRequest(key="sk_secret")).key
 
     assert field in {descriptor.name for descriptor, _ in shown.ListFields()}, (
         f"VerifiedKey.{field} is not written: transport/verify/writer.py, _verified_key"
@@ -232,6 +242,26 @@ def test_every_field_of_a_verified_key_counts_in_the_cache_s_footprint(field: st
     assert grown >= 1.9 * longer, f"VerifiedKey.{field} is not counted: storage/verify/cache.py, footprint"
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"key": make_key(KeyFields(ratelimits=(make_ratelimit("x" * 10_000),)))},
+        {"identity": make_identity(make_ratelimit("x" * 10_000))},
+        {"key": make_key(revocation=replace(REVOCATION, note="x" * 10_000))},
+        {"identity_metadata": "x" * 10_000},
+    ],
+    ids=["a limit of the key", "a limit of its identity", "the note of its revocation", "its identity's metadata"],
+)
+def test_whatever_else_a_record_holds_counts_in_the_cache_s_footprint(facts: dict[str, Any]) -> None:
+    assert footprint(make_record(**facts)) - footprint(make_record()) >= 19_000
+
+
+def test_a_key_with_metadata_is_counted_in_both_forms_of_its_answer() -> None:
+    key = make_key(KeyFields(scopes=("x" * 10_000,)))
+
+    assert footprint(make_record(key, metadata='{"a": 1}')) >= 30_000
+
+
 def _nothing(_request: pb.VerifyRequest) -> None:
     """Need nothing more."""
 
@@ -244,11 +274,11 @@ QUESTION_VALUES: dict[str, Callable[[pb.VerifyRequest], None]] = {
 """What a field of a request needs beside a value that its type gives."""
 
 
-def asking(field: str, secret: str = "sk_secret") -> pb.VerifyRequest:
-    """Return a request in which one field is set beside the secret."""
-    request = pb.VerifyRequest(key=secret)
+def asking(field: str, *, second: bool = False) -> pb.VerifyRequest:
+    """Return a request in which one field is set beside the secret, to one of two values."""
+    request = pb.VerifyRequest(key="sk_secret")
     if field != "key":
-        fill(request, field)
+        fill(request, field, second=second)
     QUESTION_VALUES.get(field, _nothing)(request)
     return request
 
@@ -262,31 +292,122 @@ def test_every_field_of_a_verification_s_request_is_read(field: str) -> None:
     assert items[0] != items[1], f"VerifyRequest.{field} is not read: transport/verify/reader.py, _question"
 
 
-RECORDS: dict[str, Callable[[], Record]] = {
-    "a plain key": lambda: record_of(key_pb2.Key()),
-    "a key with everything": lambda: record_of(everything()),
-    "a good key": lambda: make_record(make_key(KeyFields(scopes=("any_of-first",), metadata={})), metadata='{"a": 1}'),
+@pytest.mark.parametrize(("field", "inner"), within(pb.VerifyRequest.DESCRIPTOR))
+def test_every_field_inside_a_field_of_a_verification_s_request_is_read(field: str, inner: str) -> None:
+    requests = [asking(field), asking(field)]
+    value = getattr(requests[1], field)
+    changed = value[0] if pb.VerifyRequest.DESCRIPTOR.fields_by_name[field].is_repeated else value
+    changed.ClearField(inner)
+    fill(changed, inner, second=True)
+    if inner == "workspace_id":
+        changed.workspace_id = ids.format_id(ids.WORKSPACE, OTHER_WORKSPACE_ID)
+    items = [read_item(request.SerializeToString()) for request in requests]
+
+    assert not any(isinstance(item, LatchkeyError) for item in items)
+    assert items[0] != items[1], f"VerifyRequest.{field}.{inner} is not read: transport/verify/reader.py, _question"
+
+
+def record_with(**fields: Any) -> Record:
+    """Return a record that nothing refuses and nothing limits, of a key with these fields."""
+    return make_record(make_key(KeyFields(**fields)), metadata='{"a": 1}')
+
+
+ALTERING: dict[str, Callable[[], Record]] = {
+    "api_id": lambda: make_record(make_key(api_id=OTHER_API_ID)),
+    "required_scopes": lambda: record_with(scopes=("any_of-first",)),
+    "environments": lambda: record_with(environment="environments-first"),
+    "client_ip": lambda: record_with(allow_ips=("203.0.113.7",)),
+    "model": lambda: record_with(model_limits=ModelLimits(True, ("model-first",))),
+    "omit_metadata": record_with,
+}
+"""Fields that alter an answer from the cache, and a record for which they do."""
+
+COUNTED = {"model", "tags", "dry_run"}
+"""Fields that alter how a verification is counted."""
+
+ASKED_ANEW = {"ratelimits", "explain", "min_revision", "max_staleness", "operation_id", "estimated_cost"}
+"""Fields with which no ready answer is given."""
+
+OTHERWISE = {
+    "key": "finds the record",
+    "cost": "counts where something is limited, and then no ready answer is given",
 }
 
 
-@pytest.mark.parametrize("record", RECORDS)
+def fast_path(record: Record) -> tuple[FastPath, VerificationNotes]:
+    notes = VerificationNotes()
+    return FastPath(OneRecord(record), notes, Metrics(), lambda: NOW), notes
+
+
+def in_turns(field: str) -> list[bytes]:
+    """Return two questions with a field and one that asks nothing more, three times in turns."""
+    requests = [asking(field), asking(field, second=True), pb.VerifyRequest(key="sk_secret")]
+    for request in requests:
+        assert not isinstance(read_item(request.SerializeToString()), LatchkeyError)
+    return [request.SerializeToString() for request in requests] * 3
+
+
+def test_of_every_field_of_a_verification_s_request_it_is_known_what_it_alters() -> None:
+    known = {*ALTERING, *COUNTED, *ASKED_ANEW, *OTHERWISE}
+
+    assert known == set(names(pb.VerifyRequest.DESCRIPTOR)), (
+        "a field of VerifyRequest is new or gone: say above whether it alters the answer, the count, or neither"
+    )
+
+
+@pytest.mark.parametrize("field", ALTERING)
+def test_a_ready_answer_to_one_question_is_never_given_to_one_that_differs_in_a_field(field: str) -> None:
+    record = ALTERING[field]()
+    expected = [slow(record, pb.VerifyRequest.FromString(raw)) for raw in in_turns(field)]
+    fast, _ = fast_path(record)
+    answers = [fast.result(raw, CALLER, 0.0) for raw in in_turns(field)]
+
+    assert expected[0] != expected[1] or expected[0] != expected[2], (
+        f"VerifyRequest.{field} alters no answer here: choose another record"
+    )
+    for raw, wanted in zip(answers, expected, strict=True):
+        # To whom there is no such key, nothing is cached about it either.
+        assert (raw is None) is (wanted.code == verification_pb2.VERIFY_CODE_NOT_FOUND)
+        assert raw is None or pb.VerifyResponse.FromString(raw).verification == wanted, (
+            f"VerifyRequest.{field} alters an answer and not the ready one: transport/verify/fast_path.py or reader.py"
+        )
+
+
+@pytest.mark.parametrize("field", sorted(COUNTED))
+def test_a_ready_answer_is_counted_by_what_its_question_asks(field: str) -> None:
+    record = record_with()
+    expected = VerificationNotes()
+    for raw in in_turns(field):
+        item = read_item(raw)
+        assert not isinstance(item, LatchkeyError)
+        if not item.question.dry_run:
+            expected.note(CALLER, item.question, "", decide(record, item.question, CALLER, NOW))
+    fast, notes = fast_path(record)
+    answers = [fast.result(raw, CALLER, 0.0) for raw in in_turns(field)]
+
+    assert None not in answers
+    assert notes.counter.take() == expected.counter.take(), (
+        f"VerifyRequest.{field} alters a count and not that of the ready answer: transport/verify/fast_path.py"
+    )
+
+
+@pytest.mark.parametrize("field", sorted(ASKED_ANEW))
+def test_some_fields_ask_for_more_than_a_ready_answer(field: str) -> None:
+    fast, _ = fast_path(record_with())
+
+    answers = [fast.result(raw, CALLER, 0.0) for raw in in_turns(field)]
+
+    assert [raw is None for raw in answers] == [True, True, False] * 3, (
+        f"VerifyRequest.{field} is answered from the cache"
+    )
+
+
 @pytest.mark.parametrize("field", names(pb.VerifyRequest.DESCRIPTOR))
-def test_whatever_is_asked_the_fast_path_answers_what_the_slow_path_does_the_first_time_and_later(
-    field: str, record: str
-) -> None:
-    """In turns with a question that asks nothing more: what is kept for one must not be given for the other."""
-    cached = RECORDS[record]()
-    requests = [asking(field), pb.VerifyRequest(key="sk_secret")]
-    if field == "ratelimits":
-        cached = make_record(make_key(KeyFields(ratelimits=(make_ratelimit("name-first"),))))
-    expected = [slow(cached, request) for request in requests]
-    fast = FastPath(OneRecord(cached), VerificationNotes(), Metrics(), lambda: NOW)
-    for _ in range(3):
-        for request, wanted in zip(requests, expected, strict=True):
-            raw = fast.result(request.SerializeToString(), make_caller(), 0.0)
-            assert raw is None or pb.VerifyResponse.FromString(raw).verification == wanted, (
-                f"VerifyRequest.{field} alters an answer and not the one that is kept: transport/verify/fast_path.py"
-            )
+def test_of_what_is_limited_no_ready_answer_is_given(field: str) -> None:
+    record = make_record(make_key(KeyFields(ratelimits=(make_ratelimit("name-first"),))))
+    fast, _ = fast_path(record)
+
+    assert [fast.result(raw, CALLER, 0.0) for raw in in_turns(field)] == [None] * 9
 
 
 @pytest.mark.parametrize(
@@ -301,6 +422,27 @@ def test_every_field_of_a_verification_is_written(field: str) -> None:
 
     assert field in written, f"Verification.{field} is not written: transport/verify/writer.py"
     assert explained.credits_remaining == 5
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "inner"),
+    [
+        *(("Verification", *path) for path in within(verification_pb2.Verification.DESCRIPTOR) if path[0] != "key"),
+        *(("VerifiedKey", *path) for path in within(verification_pb2.VerifiedKey.DESCRIPTOR)),
+    ],
+)
+def test_every_field_inside_a_field_of_a_verification_is_written(message: str, field: str, inner: str) -> None:
+    record = replace(
+        record_of(everything()), credits=CreditState(5, None), spend=replace(some_spend(3), window_end=NOW)
+    )
+    answer = slow(record, pb.VerifyRequest(key="sk_secret", explain=True))
+    value = getattr(answer if message == "Verification" else answer.key, field)
+    held = value[0] if DESCRIPTORS[message].fields_by_name[field].is_repeated else value
+
+    written = {descriptor.name for descriptor, _ in held.ListFields()}
+    assert inner in written or f"{field}.{inner}" in NOT_BUILT_YET, (
+        f"{message}.{field}.{inner} is not written: transport/verify/writer.py"
+    )
 
 
 def event_of(field: str, *, second: bool = False) -> usage_pb2.UsageEvent:
