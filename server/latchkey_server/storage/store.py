@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import asyncpg
+
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.storage.database import CONFLICTS, Connection, Database
 from latchkey_server.storage.keys.keys import PostgresKeys
@@ -51,6 +53,10 @@ class PostgresStore:
                     return await work(PostgresTransaction(connection))
             except CONFLICTS:
                 continue
+            except asyncpg.CheckViolationError as error:
+                # A row was on its way to the default partition while its own was attached; a table's check has a name.
+                if error.constraint_name is not None:
+                    raise
         raise DatabaseUnavailable
 
     async def read(self, work: Callable[[PostgresTransaction], Awaitable[T]]) -> T:
