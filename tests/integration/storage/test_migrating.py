@@ -259,6 +259,20 @@ async def test_an_index_is_built_while_others_write(dsn: str, database: Database
     assert await trouble(database, TABLE, INDEX) is None
 
 
+async def test_what_is_not_built_concurrently_waits_no_longer_for_a_lock_outside_a_transaction(
+    dsn: str, database: Database
+) -> None:
+    column = Migration(FIRST + 1, "column.sql", f"-- outside a transaction\n{COLUMN.sql}")
+
+    async with locked(dsn, READING):
+        with pytest.raises(MigrationError, match=r"column\.sql needs a lock"):
+            await migrate(database, with_these(TABLE, column), IMPATIENT)
+        read = await fetch(database, READING)
+
+    assert len(read) == 1
+    assert await migrate(database, with_these(TABLE, column), IMPATIENT) == [column.name]
+
+
 async def test_processes_that_migrate_at_once_build_an_index_once_beside_upkeep(dsn: str, database: Database) -> None:
     later = utc_now() + timedelta(days=100)
 

@@ -27,7 +27,7 @@ _HAS_CHECKSUMS = (
 )
 _PARTING = re.compile(r"^-- then$", re.MULTILINE)
 _UNHURRIED: Final = 7 * 86_400.0
-"""Seconds that a statement outside a transaction may take: it blocks nobody, and an index over years takes hours."""
+"""Seconds that a statement outside a transaction may take: an index over years takes hours, and blocks nobody."""
 
 
 class MigrationError(Exception):
@@ -177,16 +177,18 @@ class _Runner:
         return True
 
     async def _outside(self, migration: Migration) -> bool:
-        # No lock_timeout: what waits here, as CREATE INDEX CONCURRENTLY for older transactions, blocks nobody.
         async with schema_session(self._connection):
             if migration.number in await _applied(self._connection):
                 return False
             await self._connection.execute("SET statement_timeout = 0")
             try:
                 for statement in migration.statements:
+                    # What is built CONCURRENTLY blocks nobody while it waits for older transactions.
+                    wait = 0 if "CONCURRENTLY" in statement else self._patience.lock_seconds * 1000
+                    await self._connection.execute(f"SET lock_timeout = {wait:.0f}")
                     await self._connection.execute(statement, timeout=_UNHURRIED)
             finally:
-                await self._connection.execute("RESET statement_timeout")
+                await self._connection.execute("RESET statement_timeout; RESET lock_timeout")
             await _remember(self._connection, migration)
         return True
 

@@ -258,7 +258,7 @@ async def test_what_took_too_long_to_load_is_asked_for_again(world: World) -> No
     assert (found.revision, age(found, world.now)) == (8, 0.0)
 
 
-async def test_what_was_at_hand_is_asked_for_again_if_a_change_took_it_while_the_rest_was_loaded(world: World) -> None:
+async def test_what_was_cached_is_asked_for_again_if_a_change_took_it_while_the_rest_was_loaded(world: World) -> None:
     await world.get(KNOWN)
     world.open.clear()
     world.read.clear()
