@@ -14,8 +14,8 @@ NANOS = 1_000_000_000
 """Nano-dollars in a dollar: every amount of money is a whole number of them."""
 
 _LABEL_READ_MAX = 256
-# No character of NFC stands for more than four of a text, so that this many hold all that may be part of a label. More
-# are not even looked at: to put combining marks in order takes the square of their number.
+# To put combining marks in order takes the square of their number, so that a text is cut before it is normalised.
+# This is eight times what a label has, and more than any language's 32 characters take apart.
 
 _NETWORK_MAX = 64
 """Characters of an address or CIDR: more than any has."""

@@ -22,6 +22,7 @@ MEMBER_MAX = 128
 EXTERNAL_ID_MAX = 255
 NOTE_MAX = 1_000
 METADATA_MAX = 4_096
+METADATA_LEVELS = 16
 RATELIMITS_MAX = 20
 SCOPE_MAX = 128
 UNITS_MAX = 1_000_000_000
@@ -161,12 +162,21 @@ def metadata_problem(most: int) -> str:
 
 
 def check_metadata(found: Violations, field: str, metadata: Json, most: int = METADATA_MAX) -> Json:
-    """Return metadata after noting what can't be stored: too large, not finite, U+0000."""
-    if not _storable(metadata):
+    """Return metadata after noting what can't be stored: too deep, too large, not finite, U+0000."""
+    if not _at_most_deep(metadata, METADATA_LEVELS):
+        found.add(field, f"must be at most {METADATA_LEVELS} levels deep")
+    elif not _storable(metadata):
         found.add(field, "must hold finite numbers and no U+0000")
     elif len(compact_json(metadata).encode()) > most:
         found.add(field, metadata_problem(most))
     return metadata
+
+
+def _at_most_deep(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_at_most_deep(item, levels - 1) for item in inner)
 
 
 def _storable(value: object) -> bool:

@@ -64,6 +64,25 @@ def test_metadata_beyond_4_kib_of_utf8_is_refused(metadata: Json) -> None:
     assert problems_of(found) == [("metadata", "must be at most 4096 bytes as compact JSON")]
 
 
+def nested(levels: int, *, lists: bool) -> Json:
+    """Return metadata of so many levels, its own included."""
+    value: Any = "deepest"
+    for _ in range(levels - 1):
+        value = [value] if lists else {"a": value}
+    return {"a": value}
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_metadata_is_at_most_16_levels_deep(lists: bool) -> None:
+    found = Violations()
+
+    validation.check_metadata(found, "metadata", nested(16, lists=lists))
+    assert problems_of(found) == []
+    validation.check_metadata(found, "metadata", nested(17, lists=lists))
+
+    assert problems_of(found) == [("metadata", "must be at most 16 levels deep")]
+
+
 @pytest.mark.parametrize(
     "value", [math.nan, math.inf, -math.inf, "a\0b", [1, [math.nan]], {"b": {"c": "\0"}}, {"\0": 1}]
 )

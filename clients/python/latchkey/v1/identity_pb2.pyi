@@ -45,7 +45,9 @@ class Identity(_message.Message):
     """etag changes with every change; opaque."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """metadata is returned on every verification of the identity's keys; at most 4 KiB serialised as compact JSON."""
+        """metadata is returned on every verification of the identity's keys; at most 4 KiB serialised as compact JSON,
+        and 16 levels deep.
+        """
 
     @_builtins.property
     def ratelimits(self) -> _containers.RepeatedCompositeFieldContainer[_ratelimit_pb2.RateLimit]:

@@ -216,8 +216,8 @@ class Key(_message.Message):
     """name is a display name, at most 128 code points; it need not be unique."""
     environment: _builtins.str
     """environment is the free-text label that organises keys: `prod`, `staging`, anything. Normalised on write: Unicode
-    NFC, surrounding whitespace stripped, the first 32 code points kept, stripped again. Never an error for length;
-    control characters are INVALID_ARGUMENT. Case-sensitive. Empty and unset are the same state, unlabeled. It never
+    NFC, surrounding whitespace stripped, the first 32 code points kept, stripped again. Never an error for length: of a
+    longer text the first 256 code points are read. Control characters are INVALID_ARGUMENT. Case-sensitive. Empty and unset are the same state, unlabeled. It never
     changes what the key may do. Usage is reported under the label carried now: retagging moves the key's history.
     """
     prefix: _builtins.str
@@ -286,7 +286,9 @@ class Key(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """metadata is returned on every verification; at most 4 KiB serialised as compact JSON."""
+        """metadata is returned on every verification; at most 4 KiB serialised as compact JSON,
+        and 16 levels deep.
+        """
 
     @_builtins.property
     def revocation(self) -> Global___Revocation:

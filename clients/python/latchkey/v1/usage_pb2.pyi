@@ -256,7 +256,9 @@ class UsageEvent(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """metadata is stored with the event; at most 512 bytes serialised as compact JSON."""
+        """metadata is stored with the event; at most 512 bytes serialised as compact JSON, and
+        16 levels deep.
+        """
 
     def __init__(
         self,

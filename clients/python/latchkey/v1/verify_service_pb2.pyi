@@ -125,8 +125,8 @@ class VerifyRequest(_message.Message):
 
     @_builtins.property
     def ratelimits(self) -> _containers.RepeatedCompositeFieldContainer[_ratelimit_pb2.RateLimitCost]:
-        """ratelimits applies named limits, besides those with auto_apply; at most 20. A name that neither the key nor its
-        identity has is FAILED_PRECONDITION (UNKNOWN_RATE_LIMIT).
+        """ratelimits applies named limits, besides those with auto_apply; at most 20, each once. A name that neither the key
+        nor its identity has is FAILED_PRECONDITION (UNKNOWN_RATE_LIMIT).
         """
 
     @_builtins.property

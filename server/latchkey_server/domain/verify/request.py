@@ -30,6 +30,8 @@ def normalized(question: Question, found: Violations) -> Question:
     check_count(found, "ratelimits", question.ratelimits, RATELIMITS_MAX)
     for index, wanted in enumerate(question.ratelimits[:RATELIMITS_MAX]):
         check_range(found, f"ratelimits[{index}].cost", wanted.cost, 0, UNITS_MAX)
+        if any(other.name == wanted.name for other in question.ratelimits[:index]):
+            found.add(f"ratelimits[{index}].name", "must not be named twice")
     check_token(found, "operation_id", question.operation_id)
     if question.estimated_cost is not None:
         if question.estimated_cost < 0:
