@@ -64,9 +64,6 @@ class Freshness:
     min_revision: Revision | None = None
 
 
-USUAL: Final = Freshness()
-
-
 class Confirmed:
     """What was read at one instant, of a workspace whose history is followed."""
 

@@ -15,7 +15,7 @@ from tests.support.matrix_calls import REQUEST_ID, call
 from tests.support.service import Bearer, Client, Service, settings_for
 
 TIMES = 4
-"""The first call is looked up, the next makes the caller known, the others find everything at hand."""
+"""The first call is looked up, the next makes the caller known, the others find everything cached."""
 
 
 @pytest.mark.parametrize(

@@ -208,23 +208,23 @@ def wanted_combinations(rows: Iterable[CountRow]) -> dict[KeyDay, dict[Verificat
 
 def summed(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[VerificationCombination]]) -> list[CountRow]:
     """Return the rows summed, sorted; of keys and days in ``bounded``, untracked combinations become ``other``."""
-    sums: dict[_Group, CountRow] = {}
+    sums: dict[_GroupKey, CountRow] = {}
     for row in rows:
         counted = row
         if bounded and combination_of(row) not in bounded.get(key_day_of(row), (combination_of(row),)):
             counted = row._replace(model="", tag="", prefix="", other=True)
-        group = _group(counted)
+        key = _group_key(counted)
         # Nearly every row is alone in its group: to make one anew is what takes the time.
-        if (same := sums.get(group)) is not None:
+        if (same := sums.get(key)) is not None:
             counted = counted._replace(verifications=same.verifications + row.verifications)
-        sums[group] = counted
-    return [sums[group] for group in sorted(sums)]
+        sums[key] = counted
+    return [sums[key] for key in sorted(sums)]
 
 
-_Group = tuple[datetime, int, Code, int, str, str, bool, str, bool]
+_GroupKey = tuple[datetime, int, Code, int, str, str, bool, str, bool]
 
 
-def _group(row: CountRow) -> _Group:
-    """Return what makes rows one, and their order; by the numbers of the ids, which take a fraction of the time."""
+def _group_key(row: CountRow) -> _GroupKey:
+    """Return the group key of a row, which orders rows too; ids are compared by their numbers, far faster."""
     quarter, key_id, code, caller, model, tag, tagged, prefix, other, _ = row
     return quarter, key_id.int, code, caller.int, model, tag, tagged, prefix, other

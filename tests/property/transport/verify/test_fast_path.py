@@ -51,19 +51,19 @@ LEAPS = [-timedelta(days=1), -TICK, timedelta(0), TICK, timedelta(seconds=59, da
 
 @dataclass
 class OneRecord:
-    """A source that has one record at hand, whatever is asked for."""
+    """A source that has one cached record, whatever is asked for."""
 
-    record_kept: Record
+    stored_record: Record
     grown: int = 0
 
     def cached(self, sha256: bytes, /) -> Record | None:
-        return self.record_kept
+        return self.stored_record
 
     def cached_credential(self, sha256: bytes, /) -> Credential | None:
         raise NotImplementedError
 
     def fresh(self, sha256: bytes, at: float) -> Record | None:
-        return self.record_kept
+        return self.stored_record
 
     def grew(self, record: Record, more: int) -> None:
         self.grown += more
@@ -237,7 +237,7 @@ def test_callers_and_questions_that_take_turns_keep_their_answers() -> None:
     callers = [make_caller(management_key_id=UUID(int=number)) for number in range(3)]
 
     def ready() -> set[int]:
-        return {id(source.record_kept.ready), *map(id, (source.record_kept.more_ready or {}).values())}
+        return {id(source.stored_record.ready), *map(id, (source.stored_record.more_ready or {}).values())}
 
     def ask_all() -> None:
         for caller in callers:
@@ -261,7 +261,7 @@ def test_more_questions_than_a_record_keeps_answers_to_take_no_more_room() -> No
         raw = request_of(make_question(model=f"another-{number}")).SerializeToString()
         read_item(raw)
         assert fast.result(raw, CALLERS[0], 0.0)
-        more = source.record_kept.more_ready or {}
+        more = source.stored_record.more_ready or {}
         most = max(most, len(more) + 1)
         assert source.grown == len(more) * ANSWER_BYTES
 
@@ -290,7 +290,7 @@ def test_a_question_that_comes_again_after_many_others_has_one_answer_stored() -
         for number in range(9_000):
             fast.result(request_of(make_question(model=f"{round_}-{number}")).SerializeToString(), CALLERS[0], 0.0)
 
-    assert source.record_kept.more_ready is None
+    assert source.stored_record.more_ready is None
     assert source.grown == 0
 
 

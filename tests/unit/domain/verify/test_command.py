@@ -34,7 +34,7 @@ AT = 1_000.0
 
 @dataclass
 class FakeSource:
-    """Records that are at hand, those that have to be asked for, and what was."""
+    """Records that are cached, those that have to be asked for, and what was."""
 
     fast_path: dict[bytes, Record] = field(default_factory=lambda: {KNOWN: make_record()})
     elsewhere: dict[bytes, Record] = field(
@@ -146,7 +146,7 @@ async def test_a_batch_is_answered_in_order_and_each_item_fails_alone(verifier: 
     ]
 
 
-async def test_a_batch_asks_once_for_each_secret_that_is_not_at_hand(verifier: Verifier, source: FakeSource) -> None:
+async def test_a_batch_asks_once_for_each_secret_that_is_not_cached(verifier: Verifier, source: FakeSource) -> None:
     await verifier.verify_all(make_caller(), [make_asked(sha256) for sha256 in (KNOWN, MISSING, DISABLED, MISSING)])
 
     assert [sorted(asked) for asked in source.asked] == [sorted([MISSING, DISABLED])]
@@ -211,7 +211,7 @@ async def test_an_answer_from_what_was_not_confirmed_within_the_hard_bound_says_
     assert verdict.degraded == ((Degradation.STALE_RECORD,) if stale else ())
 
 
-async def test_what_was_at_hand_is_decided_after_the_wait_for_the_rest(verifier: Verifier, source: FakeSource) -> None:
+async def test_what_was_cached_is_decided_after_the_wait_for_the_rest(verifier: Verifier, source: FakeSource) -> None:
     revoked = make_record(make_key(revocation=REVOCATION))
     source.meanwhile = {KNOWN: revoked}
     answers = await verifier.verify_all(make_caller(), [make_asked(KNOWN), make_asked(MISSING)])

@@ -17,7 +17,7 @@ from tests.unit.builders import MANAGEMENT_KEY_ID, NOW, WORKSPACE_ID, make_manag
 METHOD = "/latchkey.v1.VerifyService/Verify"
 TICK, START = 1.0, 100.0
 SHA256 = b"c" * 32
-AT_HAND, LONG_WAY = b"at hand", b"the long way"
+CACHED, SLOW = b"cached", b"by the slow path"
 
 
 class Readiness:
@@ -38,7 +38,7 @@ class World:
         authentication = Authentication(source, lambda: NOW, Readiness())
         stack: Any = self
         self.method = FastMethod(
-            "Verify", lambda raw, caller, at: AT_HAND, authentication, Metrics(), self.instant, stack, TICK
+            "Verify", lambda raw, caller, at: CACHED, authentication, Metrics(), self.instant, stack, TICK
         )
         self.handler = self.method._handler(SHA256, None).unary_unary
 
@@ -53,7 +53,7 @@ class World:
         return self.cache.credentials.get(sha256)
 
     async def answer(self, method: str, request: bytes, context: Any) -> bytes:
-        return LONG_WAY
+        return SLOW
 
     def set_trailing_metadata(self, metadata: Any) -> None:
         """Take a call's trailer, as its context."""
@@ -69,36 +69,36 @@ def world() -> World:
 
 
 async def test_for_a_tick_a_credential_is_looked_up_once(world: World) -> None:
-    assert [await world.call() for _ in range(3)] == [AT_HAND] * 3
+    assert [await world.call() for _ in range(3)] == [CACHED] * 3
     assert world.looks == 1
 
     world.at += TICK
 
-    assert await world.call() == AT_HAND
+    assert await world.call() == CACHED
     assert world.looks == 2
 
 
 async def test_what_a_change_takes_away_is_not_good_for_the_rest_of_a_tick(world: World) -> None:
-    assert await world.call() == AT_HAND
+    assert await world.call() == CACHED
 
     change = Change(ChangeKind.MANAGEMENT_KEY_CHANGED, MANAGEMENT_KEY_ID)
     world.cache.committed(Revision(WORKSPACE_ID, 8), [change])
 
-    assert await world.call() == LONG_WAY
+    assert await world.call() == SLOW
 
 
 async def test_nor_is_what_is_no_longer_followed(world: World) -> None:
-    assert await world.call() == AT_HAND
+    assert await world.call() == CACHED
 
     world.cache.drop_workspace(WORKSPACE_ID)
 
-    assert await world.call() == LONG_WAY
+    assert await world.call() == SLOW
 
 
 async def test_nor_what_was_not_confirmed_within_the_hard_bound(world: World) -> None:
     world.at = START + HARD_BOUND - TICK / 2
-    assert await world.call() == AT_HAND
+    assert await world.call() == CACHED
 
     world.at = START + HARD_BOUND + TICK / 4
 
-    assert await world.call() == LONG_WAY
+    assert await world.call() == SLOW
