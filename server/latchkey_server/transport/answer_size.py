@@ -1,17 +1,14 @@
 """Lists in answers: as many items as a client can receive, the rest on the next page."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
-
-from latchkey_server.domain.paging import Page
 
 ANSWER_MAX: Final = 3_670_016
 """Bytes at which an answer stops (3.5 MiB): clients receive 4 MiB by default."""
 
 M = TypeVar("M", bound=Message)
-T = TypeVar("T")
 
 # A repeated field's tag and the longest length that fits.
 _TAG_BYTES = 5
@@ -27,9 +24,3 @@ def fitting(messages: Iterable[M]) -> list[M]:
             break
         shown.append(message)
     return shown
-
-
-def fitting_page(page: Page[T], convert: Callable[[T], M]) -> tuple[list[M], str | None]:
-    """Return the messages of a page as far as they fit into one answer, and the cursor behind the last of them."""
-    messages = fitting(map(convert, page.items))
-    return messages, page.first(len(messages)).next_cursor

@@ -116,25 +116,7 @@ async def test_every_field_is_stored_and_returned(owner: Client) -> None:
     made = (await owner.create_key(sent)).key
     read = await get(owner, made.key_id)
 
-    for name in [
-        "name",
-        "environment",
-        "prefix",
-        "enabled",
-        "expire_time",
-        "not_before_time",
-        "model_limits",
-        "allow_ips",
-        "scopes",
-        "spend_limit",
-        "credits",
-        "ratelimits",
-        "guardrail_id",
-        "firewall_policy_id",
-        "external_id",
-        "member",
-        "metadata",
-    ]:
+    for name in ("prefix", *MUTABLE):
         assert getattr(sent, name) == getattr(read, name), name
     assert made == read
     assert read.status == key_pb2.KEY_STATUS_ACTIVE

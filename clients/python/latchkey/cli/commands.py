@@ -118,7 +118,7 @@ def _draw_into(file: Path) -> Callable[[Report], None]:
     """Return what draws into a file; raises Failure, before any call, if it can't."""
     # Importing matplotlib takes a second; whoever wants no picture does not wait for it.
     try:
-        from latchkey.cli.plot import draw  # noqa: PLC0415 (see above)
+        from latchkey.cli.plot import draw  # noqa: PLC0415 (an extra that takes a second)
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

@@ -8,14 +8,12 @@ from latchkey.v1 import admin_service_pb2 as pb
 from latchkey.v1 import admin_service_pb2_grpc
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.access.management_keys import ManagementKeyFields, ManagementKeys
-from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.tenants.apis import Apis
 from latchkey_server.domain.tenants.audit_log import AuditLog
 from latchkey_server.domain.tenants.identities import Identities, IdentityFields, Name
 from latchkey_server.domain.tenants.workspaces import WorkspaceFields, Workspaces
 from latchkey_server.domain.validation import Violations, check_storable
-from latchkey_server.transport.answer_size import fitting_page
-from latchkey_server.transport.call import Context, binding, caller, origin
+from latchkey_server.transport.call import Context, caller, origin
 from latchkey_server.transport.convert.api import API_MUTABLE, api_message
 from latchkey_server.transport.convert.audit import audit_message, read_audit_filter
 from latchkey_server.transport.convert.identity import (
@@ -39,6 +37,7 @@ from latchkey_server.transport.convert.workspace import (
     workspace_fields_message,
     workspace_message,
 )
+from latchkey_server.transport.grpc.lists import one_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.GetWorkspaceResponse(workspace=workspace_message(await self._workspaces.get(caller(), workspace_id)))
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        page = await self._workspaces.list(caller(), page_size(request.page_size), cursor)
-        shown, following = fitting_page(page, workspace_message)
-        return pb.ListWorkspacesResponse(workspaces=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request, lambda size, cursor: self._workspaces.list(caller(), size, cursor), workspace_message
+        )
+        return pb.ListWorkspacesResponse(workspaces=shown, next_page_token=token)
 
     async def UpdateWorkspace(self, request: pb.UpdateWorkspaceRequest, context: Context) -> pb.UpdateWorkspaceResponse:
         workspace_id = optional_id("workspace.workspace_id", ids.WORKSPACE, request.workspace.workspace_id)
@@ -107,11 +105,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.GetApiResponse(api=api_message(await self._apis.get(caller(), api_id)))
 
     async def ListApis(self, request: pb.ListApisRequest, context: Context) -> pb.ListApisResponse:
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        page = await self._apis.list(caller(), page_size(request.page_size), cursor)
-        shown, following = fitting_page(page, api_message)
-        return pb.ListApisResponse(apis=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request, lambda size, cursor: self._apis.list(caller(), size, cursor), api_message
+        )
+        return pb.ListApisResponse(apis=shown, next_page_token=token)
 
     async def UpdateApi(self, request: pb.UpdateApiRequest, context: Context) -> pb.UpdateApiResponse:
         api_id = required_id("api.api_id", ids.API, request.api.api_id)
@@ -130,11 +127,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.GetIdentityResponse(identity=identity_message(await self._identities.get(caller(), name)))
 
     async def ListIdentities(self, request: pb.ListIdentitiesRequest, context: Context) -> pb.ListIdentitiesResponse:
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        page = await self._identities.list(caller(), page_size(request.page_size), cursor)
-        shown, following = fitting_page(page, identity_message)
-        return pb.ListIdentitiesResponse(identities=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request, lambda size, cursor: self._identities.list(caller(), size, cursor), identity_message
+        )
+        return pb.ListIdentitiesResponse(identities=shown, next_page_token=token)
 
     async def UpdateIdentity(self, request: pb.UpdateIdentityRequest, context: Context) -> pb.UpdateIdentityResponse:
         name = _identity_name("identity.", request.identity.identity_id, request.identity.external_id)
@@ -177,12 +173,12 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     async def ListManagementKeys(
         self, request: pb.ListManagementKeysRequest, context: Context
     ) -> pb.ListManagementKeysResponse:
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        size = page_size(request.page_size)
-        page = await self._management_keys.list(caller(), request.show_revoked, size, cursor)
-        shown, following = fitting_page(page, management_key_message)
-        return pb.ListManagementKeysResponse(management_keys=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request,
+            lambda size, cursor: self._management_keys.list(caller(), request.show_revoked, size, cursor),
+            management_key_message,
+        )
+        return pb.ListManagementKeysResponse(management_keys=shown, next_page_token=token)
 
     async def UpdateManagementKey(
         self, request: pb.UpdateManagementKeyRequest, context: Context
@@ -228,12 +224,12 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        wanted = read_audit_filter(request)
-        page = await self._audit.list(caller(), wanted, page_size(request.page_size), cursor)
-        shown, following = fitting_page(page, audit_message)
-        return pb.ListAuditEventsResponse(audit_events=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request,
+            lambda size, cursor: self._audit.list(caller(), read_audit_filter(request), size, cursor),
+            audit_message,
+        )
+        return pb.ListAuditEventsResponse(audit_events=shown, next_page_token=token)
 
 
 def _identity_name(path: str, identity_id: str, external_id: str) -> Name:

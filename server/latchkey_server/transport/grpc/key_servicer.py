@@ -10,10 +10,8 @@ from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.keys.commands import Adjustment, Keys
 from latchkey_server.domain.keys.importing import ITEMS_MAX, ImportItem, KeyImport
 from latchkey_server.domain.model import KeyFields
-from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.validation import Violations, require_number
-from latchkey_server.transport.answer_size import fitting_page
-from latchkey_server.transport.call import Context, binding, caller, origin
+from latchkey_server.transport.call import Context, caller, origin
 from latchkey_server.transport.convert.key import (
     MUTABLE,
     credit_message,
@@ -27,6 +25,7 @@ from latchkey_server.transport.convert.key import (
 from latchkey_server.transport.convert.masks import applied, paths_of
 from latchkey_server.transport.convert.secret import read_revoke_reason
 from latchkey_server.transport.convert.well_known import optional_id, read_duration, required_id, revision
+from latchkey_server.transport.grpc.lists import one_page
 from latchkey_server.transport.status import status_of
 
 
@@ -55,11 +54,10 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         return pb.GetKeyResponse(key=key_message(await self._keys.get(caller(), key_id)))
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        page = await self._keys.list(caller(), read_key_filter(request), page_size(request.page_size), cursor)
-        shown, following = fitting_page(page, key_message)
-        return pb.ListKeysResponse(keys=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request, lambda size, cursor: self._keys.list(caller(), read_key_filter(request), size, cursor), key_message
+        )
+        return pb.ListKeysResponse(keys=shown, next_page_token=token)
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> pb.UpdateKeyResponse:
         key_id = required_id("key.key_id", ids.KEY, request.key.key_id)
@@ -123,11 +121,12 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         self, request: pb.ListEnvironmentsRequest, context: Context
     ) -> pb.ListEnvironmentsResponse:
         api_id = optional_id("api_id", ids.API, request.api_id)
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        page = await self._keys.environments(caller(), api_id, page_size(request.page_size), cursor)
-        shown, following = fitting_page(page, environment_count_message)
-        return pb.ListEnvironmentsResponse(environments=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request,
+            lambda size, cursor: self._keys.environments(caller(), api_id, size, cursor),
+            environment_count_message,
+        )
+        return pb.ListEnvironmentsResponse(environments=shown, next_page_token=token)
 
     async def AdjustCredits(self, request: pb.AdjustCreditsRequest, context: Context) -> pb.AdjustCreditsResponse:
         key_id = required_id("key_id", ids.KEY, request.key_id)

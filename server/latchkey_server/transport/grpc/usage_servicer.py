@@ -11,7 +11,7 @@ from latchkey_server.domain.usage.query import UsageQueries, default_range
 from latchkey_server.domain.usage.recorder import EVENTS_MAX, UsageRecorder
 from latchkey_server.domain.usage.report import EventPage
 from latchkey_server.domain.validation import Violations, counted, require_number
-from latchkey_server.transport.answer_size import fitting, fitting_page
+from latchkey_server.transport.answer_size import fitting
 from latchkey_server.transport.call import Context, binding, caller
 from latchkey_server.transport.convert.usage import (
     measures_message,
@@ -24,6 +24,7 @@ from latchkey_server.transport.convert.usage import (
 )
 from latchkey_server.transport.convert.verification_report import read_verification_request, verification_row_message
 from latchkey_server.transport.convert.well_known import optional_timestamp, read_enum, read_time
+from latchkey_server.transport.grpc.lists import one_page
 
 
 class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
@@ -59,11 +60,12 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         )
 
     async def ListUsageEvents(self, request: pb.ListUsageEventsRequest, context: Context) -> pb.ListUsageEventsResponse:
-        bound = binding(request)
-        cursor = decode_token(bound, request.page_token)
-        page = await self._queries.events(caller(), self._read_page(request), cursor)
-        shown, following = fitting_page(page, record_message)
-        return pb.ListUsageEventsResponse(events=shown, next_page_token=encode_token(bound, following))
+        shown, token = await one_page(
+            request,
+            lambda size, cursor: self._queries.events(caller(), self._read_page(request, size), cursor),
+            record_message,
+        )
+        return pb.ListUsageEventsResponse(events=shown, next_page_token=token)
 
     async def QueryVerifications(
         self, request: pb.QueryVerificationsRequest, context: Context
@@ -81,7 +83,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
             next_page_token=encode_token(bound, str(report.offset + len(rows)) if more else None),
         )
 
-    def _read_page(self, request: pb.ListUsageEventsRequest) -> EventPage:
+    def _read_page(self, request: pb.ListUsageEventsRequest, size: int) -> EventPage:
         found = Violations()
         start, end = default_range(
             read_time(found, "start_time", request, "start_time"),
@@ -92,4 +94,4 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         asked = counted(found, "event_types", request.event_types, len(UsageType))
         types = tuple(read_enum(found, f"event_types[{index}]", UsageType, value) for index, value in enumerate(asked))
         found.check()
-        return EventPage(start=start, end=end, wanted=wanted, types=types, limit=page_size(request.page_size))
+        return EventPage(start=start, end=end, wanted=wanted, types=types, limit=size)
