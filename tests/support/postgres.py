@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -43,7 +44,13 @@ async def prepare(dsn: str) -> None:
 def stalled(server: EmbeddedServer) -> Iterator[None]:
     """Stop every process of a PostgreSQL where it stands, until the context is left."""
     postmaster = psutil.Process(server.pid)
-    _signal([postmaster, *postmaster.children(recursive=True)], signal.SIGSTOP)
+    # Whatever is started between a look at its children and its own stop would go on, and answer.
+    _signal([postmaster], signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while postmaster.status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline, "the postmaster does not stop"
+        time.sleep(0.001)
+    _signal(postmaster.children(recursive=True), signal.SIGSTOP)
     try:
         yield
     finally:
