@@ -23,7 +23,7 @@ from latchkey.v1 import (
     verification_pb2,
 )
 from latchkey_server.domain import ids
-from latchkey_server.domain.outcomes.counts import UNKNOWN, CountKey, CountRow, VerificationCounter, rows_of
+from latchkey_server.domain.outcomes.counts import UNKNOWN, CountKey, Counts, VerificationCounter, by_outcome
 from latchkey_server.domain.outcomes.last_uses import KeyUses
 from latchkey_server.domain.outcomes.ports import Transaction
 from latchkey_server.domain.outcomes.recorder import Noted, VerificationFlush, VerificationRecorder
@@ -108,11 +108,14 @@ class Model:
         self.keys: list[Known] = []
         self.verified: list[Verified] = []
 
-    def verify(self, workspace_id: UUID, number: int) -> list[CountRow]:
+    def verify(self, workspace_id: UUID, number: int) -> Counts:
         """Make that many different outcomes at some times, remember them and return them as they are counted."""
         made = [self._one(workspace_id) for _ in range(number)]
         self.verified += made
-        return [row for one in made for row in rows_of({(one.quarter, one.place): one.number})]
+        counts: dict[tuple[datetime, CountKey], int] = {}
+        for one in made:
+            counts[one.quarter, one.place] = counts.get((one.quarter, one.place), 0) + one.number
+        return counts
 
     def _one(self, workspace_id: UUID) -> Verified:
         pick = self.random
@@ -229,10 +232,10 @@ class Recording:
         self.workspace_id = workspace_id
         self._sequence = 0
 
-    async def record(self, rows: Sequence[CountRow]) -> None:
-        """Write rows down as one report."""
+    async def record(self, counts: Counts) -> None:
+        """Record counts as one report."""
         self._sequence += 1
-        assert not await self._recorder.record("a cache", self._sequence, Noted(self.workspace_id, rows))
+        assert not await self._recorder.record("a cache", self._sequence, Noted(self.workspace_id, by_outcome(counts)))
 
 
 def questions(model: Model, number: int) -> Iterator[Request]:
@@ -380,9 +383,7 @@ async def test_unknown_secrets_have_no_label_and_no_api_and_are_never_the_unlabe
     unknown = CountKey(workspace_id, UNKNOWN, Code.NOT_FOUND, CALLERS[0], prefix="sk_live")
     known = CountKey(workspace_id, unlabeled.key_id, Code.VALID, CALLERS[0])
     async with database_of(dsn) as database:
-        await Recording(PostgresStore(database), workspace_id).record(
-            rows_of({(quarter, unknown): 3, (quarter, known): 5})
-        )
+        await Recording(PostgresStore(database), workspace_id).record({(quarter, unknown): 3, (quarter, known): 5})
 
     async def found(wanted: usage_service_pb2.VerificationFilter) -> set[tuple[str, bool, str, int]]:
         request = asking("ENVIRONMENT", "API")
@@ -404,15 +405,12 @@ async def test_a_key_that_does_not_exist_fails_no_batch_and_is_told_as_ever(owne
     model = Model(SEED)
     workspace_id = await make_keys(owner, model, 1)
     gone = Known(ids.new_id(), "", "")
-    rows = [
-        row
+    counts = {
+        (quarter_of(NOW), CountKey(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=("a",))): 2
         for key in (gone, model.keys[0])
-        for row in rows_of(
-            {(quarter_of(NOW), CountKey(workspace_id, key.key_id, Code.VALID, CALLERS[0], tags=("a",))): 2}
-        )
-    ]
+    }
     async with database_of(dsn) as database:
-        await Recording(PostgresStore(database), workspace_id).record(rows)
+        await Recording(PostgresStore(database), workspace_id).record(counts)
 
     by_label = (await owner.usage.QueryVerifications(asking("ENVIRONMENT", "API"))).rows
     by_key = (await owner.usage.QueryVerifications(asking("KEY"))).rows
@@ -439,7 +437,7 @@ async def test_beyond_a_thousand_tags_the_sums_by_label_are_those_by_key(owner: 
         for number in numbers
     }
     async with database_of(dsn) as database:
-        await Recording(PostgresStore(database), workspace_id).record(rows_of(counts))
+        await Recording(PostgresStore(database), workspace_id).record(counts)
     for _ in range(2):
         request = asking("ENVIRONMENT", "TAG")
         request.page_size = 10_000
@@ -580,7 +578,7 @@ async def test_a_report_that_meets_a_fold_is_written_after_it(owner: Client, dsn
             raised = "UPDATE workspace SET usage_fence = now() + $2 WHERE workspace_id = $1"
             async with other.connection() as raising:
                 await raising.execute(raised, workspace_id, timedelta(minutes=1))
-            writing = asyncio.create_task(recording.record(rows_of({(quarter_of(NOW), place): 4})))
+            writing = asyncio.create_task(recording.record({(quarter_of(NOW), place): 4}))
             async with asyncio.timeout(20):
                 await store.kept_out.wait()
             moved = "UPDATE key SET environment = 'moved', attributed_environment = 'moved' WHERE key_id = $1"

@@ -13,6 +13,7 @@ import pytest_asyncio
 from latchkey.v1 import usage_pb2
 from latchkey_server.app import build_workspaces
 from latchkey_server.domain import ids
+from latchkey_server.domain.outcomes.counts import by_outcome
 from latchkey_server.domain.usage.event import StoredEvent, UsageEvent, content_hash, default_requests, id_hash
 from latchkey_server.opening import open_storage, utc_now
 from latchkey_server.storage.database import Database
@@ -249,9 +250,13 @@ async def test_verifications_counted_before_a_migration_are_reported_the_same_af
         model.keys = [VerifiedKey(ids.parse_id(ids.KEY, key.key_id), key.api_id, key.environment) for key in keys.keys]
         counted = model.verify(workspace_id, 300)
         async with database.connection() as connection:
-            await connection.executemany(_COUNT, [(workspace_id, *row) for row in counted])
-            gone = counted[0]._replace(key_id=ids.new_id(), quarter=utc_now() - timedelta(days=89))
-            await connection.execute(_COUNT, workspace_id, *gone)
+            rows = [
+                (workspace_id, quarter, key_id, *rest, count)
+                for (quarter, *rest), by_key in by_outcome(counted).items()
+                for key_id, count in by_key.items()
+            ]
+            gone = (workspace_id, utc_now() - timedelta(days=89), ids.new_id(), *rows[0][3:])
+            await connection.executemany(_COUNT, [*rows, gone])
 
     assert "0006_verification_labels.sql" in await bring_up(before_labels)
 

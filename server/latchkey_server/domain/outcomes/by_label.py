@@ -1,11 +1,11 @@
 """Verification counts by label: what counts by key add to the labels that their keys are attributed to (spec §5)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from latchkey_server.domain.outcomes.counts import CountRow
+from latchkey_server.domain.outcomes.counts import Outcomes
 from latchkey_server.domain.usage.rollups import KeyFacts
 from latchkey_server.domain.verify.model import Code
 
@@ -29,17 +29,19 @@ class LabelCount(NamedTuple):
     verifications: int
 
 
-def by_label(rows: Iterable[CountRow], keys: Mapping[UUID, KeyFacts]) -> list[LabelCount]:
-    """Return the rows summed by label, sorted; a key that is not in ``keys`` counts as a secret that no key has."""
-    # By the numbers of the ids: hashing and comparing ids themselves takes many times as long.
-    labels = {key_id: (facts.attributed_environment, facts.api_id.int) for key_id, facts in keys.items()}
-    unknown = ("", NO_API.int)
-    sums: dict[tuple[datetime, str, int, Code, int, str, str, bool, str, bool], int] = {}
-    for quarter, key_id, code, caller, model, tag, tagged, prefix, other, verifications in rows:
-        environment, api = labels.get(key_id, unknown)
-        group = (quarter, environment, api, code, caller.int, model, tag, tagged, prefix, other)
-        sums[group] = sums.get(group, 0) + verifications
-    return [
-        LabelCount(quarter, label, UUID(int=api), code, UUID(int=caller), model, tag, tagged, prefix, other, number)
-        for (quarter, label, api, code, caller, model, tag, tagged, prefix, other), number in sorted(sums.items())
-    ]
+def by_label(outcomes: Outcomes, keys: Mapping[UUID, KeyFacts]) -> list[LabelCount]:
+    """Return the outcomes summed by label, sorted; a key that is not in ``keys`` counts as a secret that no key has."""
+    labels = {key_id: (facts.attributed_environment, facts.api_id) for key_id, facts in keys.items()}
+    unknown = ("", NO_API)
+    found: list[LabelCount] = []
+    for outcome, by_key in outcomes.items():
+        sums: dict[tuple[str, UUID], int] = {}
+        for key_id, count in by_key.items():
+            label = labels.get(key_id, unknown)
+            sums[label] = sums.get(label, 0) + count
+        quarter, code, caller, model, tag, tagged, prefix, other = outcome
+        found += [
+            LabelCount(quarter, environment, api_id, code, caller, model, tag, tagged, prefix, other, count)
+            for (environment, api_id), count in sums.items()
+        ]
+    return sorted(found)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from latchkey_server.domain.model import Caller
-from latchkey_server.domain.outcomes.counts import MODEL_MAX, UNKNOWN, CountRow
+from latchkey_server.domain.outcomes.counts import MODEL_MAX, UNKNOWN, Outcome, Outcomes
 from latchkey_server.domain.outcomes.ports import Transaction
 from latchkey_server.domain.outcomes.recorder import Noted, VerificationRecorder
 from latchkey_server.domain.reporting.buckets import EARLIEST, QUARTER, quarter_of
@@ -75,7 +75,7 @@ class ClientReports:
         noted = [
             Noted(
                 workspace_id,
-                _rows(caller, counts.get(workspace_id, ()), keys.get(workspace_id, {})),
+                _outcomes(caller, counts.get(workspace_id, ()), keys.get(workspace_id, {})),
                 uses.get(workspace_id, {}),
                 caller.api_ids,
             )
@@ -140,24 +140,25 @@ def _counts(caller: Caller, counts: Sequence[OutcomeCount], earliest: datetime, 
     return found
 
 
-def _rows(caller: Caller, counts: Sequence[OutcomeCount], keys: Mapping[UUID, KeyFacts]) -> list[CountRow]:
+def _outcomes(caller: Caller, counts: Sequence[OutcomeCount], keys: Mapping[UUID, KeyFacts]) -> Outcomes:
     """Return the counts of keys that exist and that the caller's binding covers; others are left out."""
-    return [
-        CountRow(
-            quarter=count.quarter_time,
-            key_id=count.key_id,
-            code=count.code,
-            # Root's own keys are not shown to other workspaces.
-            management_key_id=caller.management_key_id
-            if count.workspace_id in (None, caller.workspace_id)
-            else UNKNOWN,
-            model=count.model,
-            tag=count.tag,
-            tagged=bool(count.tag),
-            prefix="",
-            other=False,
-            verifications=count.count,
+    found: dict[Outcome, dict[UUID, int]] = {}
+    for count in counts:
+        facts = keys.get(count.key_id)
+        if facts is None or not caller.covers_api(facts.api_id):
+            continue
+        # Root's own keys are not shown to other workspaces.
+        own = count.workspace_id in (None, caller.workspace_id)
+        by_key = found.setdefault(
+            Outcome(
+                count.quarter_time,
+                count.code,
+                caller.management_key_id if own else UNKNOWN,
+                count.model,
+                count.tag,
+                tagged=bool(count.tag),
+            ),
+            {},
         )
-        for count in counts
-        if (facts := keys.get(count.key_id)) is not None and caller.covers_api(facts.api_id)
-    ]
+        by_key[count.key_id] = by_key.get(count.key_id, 0) + count.count
+    return found

@@ -4,7 +4,7 @@ Counts are at most once: what a killed process has not flushed is lost, and a fl
 """
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -51,23 +51,25 @@ class VerificationCombination(NamedTuple):
     prefix: str
 
 
-class CountRow(NamedTuple):
-    """How many equal verifications there were in a quarter of an hour.
+class Outcome(NamedTuple):
+    """What the verifications of a quarter of an hour, of whatever key, are summed by.
 
-    Every verification is in one row that is not ``tagged``, and in one more for each of its tags. ``other`` marks the
-    overflow; model, tag and prefix are then empty.
+    Every verification is in one outcome that is not ``tagged``, and in one more for each of its tags. ``other`` marks
+    the overflow; model, tag and prefix are then empty.
     """
 
     quarter: datetime
-    key_id: UUID
     code: Code
     management_key_id: UUID
-    model: str
-    tag: str
-    tagged: bool
-    prefix: str
-    other: bool
-    verifications: int = 0
+    model: str = ""
+    tag: str = ""
+    tagged: bool = False
+    prefix: str = ""
+    other: bool = False
+
+
+Outcomes = Mapping[Outcome, Mapping[UUID, int]]
+"""How many verifications there were, by outcome and key."""
 
 
 class Tally:
@@ -166,65 +168,55 @@ def shown_prefix(secret: str) -> str:
     return word[1] if word else ""
 
 
-def rows_of(counts: Counts) -> list[CountRow]:
-    """Return counts as rows, nothing summed yet."""
-    rows = []
+def by_outcome(counts: Counts) -> dict[Outcome, dict[UUID, int]]:
+    """Return counts by outcome and key."""
+    outcomes: dict[Outcome, dict[UUID, int]] = {}
+    # Most kinds of verifications are of many keys: what is made for the first of them serves the others.
+    alike: dict[tuple[datetime, Code, UUID, str, tuple[str, ...], str, bool], list[dict[UUID, int]]] = {}
     for (quarter, (_, key_id, code, caller, model, tags, prefix, other)), count in counts.items():
-        rows.append(CountRow(quarter, key_id, code, caller, model, "", False, prefix, other, count))
-        if tags:
-            rows += [
-                CountRow(quarter, key_id, code, caller, model, tag, True, prefix, False, count)
-                for tag in dict.fromkeys(tags)
-            ]
-    return rows
+        kind = (quarter, code, caller, model, tags, prefix, other)
+        summed = alike.get(kind)
+        if summed is None:
+            plain = Outcome(quarter, code, caller, model, prefix=prefix, other=other)
+            kinds = [plain, *(plain._replace(tag=tag, tagged=True) for tag in dict.fromkeys(tags))]
+            summed = alike[kind] = [outcomes.setdefault(outcome, {}) for outcome in kinds]
+        for by_key in summed:
+            by_key[key_id] = by_key.get(key_id, 0) + count
+    return outcomes
 
 
-def combination_of(row: CountRow) -> VerificationCombination:
-    """Return the free text of a row."""
-    return VerificationCombination(row.management_key_id, row.model, row.tag, row.prefix)
+def verifications_in(outcomes: Outcomes) -> int:
+    """Return how many verifications outcomes stand for."""
+    return sum(sum(by_key.values()) for outcome, by_key in outcomes.items() if not outcome.tagged)
 
 
-def key_day_of(row: CountRow) -> KeyDay:
-    """Return the key and the UTC day of a row."""
-    return row.key_id, row.quarter.date()
+def combination_of(outcome: Outcome) -> VerificationCombination:
+    """Return the free text of an outcome."""
+    return VerificationCombination(outcome.management_key_id, outcome.model, outcome.tag, outcome.prefix)
 
 
-def wanted_combinations(rows: Iterable[CountRow]) -> dict[KeyDay, dict[VerificationCombination, None]]:
-    """Return the combinations of each key and day, in the order of the rows."""
+def wanted_combinations(outcomes: Outcomes) -> dict[KeyDay, dict[VerificationCombination, None]]:
+    """Return the combinations of each key and day, in the order of the outcomes."""
     wanted: dict[KeyDay, dict[VerificationCombination, None]] = {}
-    quarter, day = EARLIEST, EARLIEST.date()
-    for row in rows:
-        if row.other:
+    for outcome, by_key in outcomes.items():
+        if outcome.other:
             continue
-        # Nearly all rows are of one quarter.
-        if row.quarter is not quarter:
-            quarter, day = row.quarter, row.quarter.date()
-        combinations = wanted.get((row.key_id, day))
-        if combinations is None:
-            combinations = wanted[row.key_id, day] = {}
-        combinations[combination_of(row)] = None
+        day, combination = outcome.quarter.date(), combination_of(outcome)
+        for key_id in by_key:
+            wanted.setdefault((key_id, day), {})[combination] = None
     return wanted
 
 
-def summed(rows: Sequence[CountRow], bounded: Mapping[KeyDay, set[VerificationCombination]]) -> list[CountRow]:
-    """Return the rows summed, sorted; of keys and days in ``bounded``, untracked combinations become ``other``."""
-    sums: dict[_GroupKey, CountRow] = {}
-    for row in rows:
-        counted = row
-        if bounded and combination_of(row) not in bounded.get(key_day_of(row), (combination_of(row),)):
-            counted = row._replace(model="", tag="", prefix="", other=True)
-        key = _group_key(counted)
-        # Nearly every row is alone in its group: to make one anew is what takes the time.
-        if (same := sums.get(key)) is not None:
-            counted = counted._replace(verifications=same.verifications + row.verifications)
-        sums[key] = counted
-    return [sums[key] for key in sorted(sums)]
-
-
-_GroupKey = tuple[datetime, int, Code, int, str, str, bool, str, bool]
-
-
-def _group_key(row: CountRow) -> _GroupKey:
-    """Return the group key of a row, which orders rows too; ids are compared by their numbers, far faster."""
-    quarter, key_id, code, caller, model, tag, tagged, prefix, other, _ = row
-    return quarter, key_id.int, code, caller.int, model, tag, tagged, prefix, other
+def within(outcomes: Outcomes, bounded: Mapping[KeyDay, set[VerificationCombination]]) -> Outcomes:
+    """Return the outcomes with those combinations as ``other`` that are not tracked of keys and days in ``bounded``."""
+    if not bounded:
+        return outcomes
+    found: dict[Outcome, dict[UUID, int]] = {}
+    for outcome, by_key in outcomes.items():
+        day, combination = outcome.quarter.date(), combination_of(outcome)
+        other = outcome._replace(model="", tag="", prefix="", other=True)
+        for key_id, count in by_key.items():
+            tracked = bounded.get((key_id, day))
+            summed = found.setdefault(outcome if tracked is None or combination in tracked else other, {})
+            summed[key_id] = summed.get(key_id, 0) + count
+    return found

@@ -6,7 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from latchkey_server.domain.outcomes.by_label import LabelCount
-from latchkey_server.domain.outcomes.counts import CountRow, VerificationCombination
+from latchkey_server.domain.outcomes.counts import Outcomes, VerificationCombination
 from latchkey_server.domain.outcomes.report import VerificationQuery, VerificationReport
 from latchkey_server.domain.usage import ports as usage
 from latchkey_server.domain.usage.combinations import KeyDay
@@ -29,8 +29,8 @@ class VerificationRepository(Protocol):
         """Return the combinations that the counts hold of each of these keys and days."""
         ...
 
-    async def count(self, workspace_id: UUID, rows: Sequence[CountRow]) -> None:
-        """Add to the counts by key; the rows are in order."""
+    async def count(self, workspace_id: UUID, outcomes: Outcomes) -> None:
+        """Add to the counts by key."""
         ...
 
     async def count_by_label(self, workspace_id: UUID, rows: Sequence[LabelCount]) -> None:

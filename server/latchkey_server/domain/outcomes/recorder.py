@@ -4,9 +4,10 @@ Client caches and the processes of a server report what they decided; both are r
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -14,12 +15,13 @@ from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.outcomes.by_label import by_label
 from latchkey_server.domain.outcomes.counts import (
     UNKNOWN,
-    CountRow,
+    Outcomes,
     VerificationCombination,
     VerificationCounter,
-    rows_of,
-    summed,
+    by_outcome,
+    verifications_in,
     wanted_combinations,
+    within,
 )
 from latchkey_server.domain.outcomes.last_uses import KeyUses
 from latchkey_server.domain.outcomes.ports import Transaction
@@ -40,8 +42,8 @@ class Noted(NamedTuple):
     """What one report says of one workspace; ``api_ids`` are those that its client may report on, all if empty."""
 
     workspace_id: UUID
-    rows: Sequence[CountRow] = ()
-    uses: Mapping[UUID, datetime] = {}
+    outcomes: Outcomes = MappingProxyType({})
+    uses: Mapping[UUID, datetime] = MappingProxyType({})
     api_ids: frozenset[UUID] = frozenset()
 
 
@@ -61,22 +63,22 @@ class VerificationRecorder:
         workspace_id = noted.workspace_id
 
         async def work(tx: Transaction) -> Tracked | None:
-            if noted.rows:
+            if noted.outcomes:
                 await tx.usage.begin(workspace_id)
             if not await tx.verifications.advance(workspace_id, client_id, sequence, self._clock()):
                 return None
             if noted.uses:
                 await tx.verifications.used(workspace_id, noted.api_ids, noted.uses)
-            if not noted.rows:
+            if not noted.outcomes:
                 return {}
-            wanted = wanted_combinations(noted.rows)
+            wanted = wanted_combinations(noted.outcomes)
             tracked = await self._combinations.admit(
                 workspace_id, wanted, tx.verifications.combinations, tx.usage.lock_keys
             )
-            rows = summed(noted.rows, bounded(wanted, tracked))
-            keys = await tx.usage.keys(workspace_id, list({row.key_id for row in rows} - {UNKNOWN}))
-            await tx.verifications.count(workspace_id, rows)
-            await tx.verifications.count_by_label(workspace_id, by_label(rows, keys))
+            outcomes = within(noted.outcomes, bounded(wanted, tracked))
+            keys = await tx.usage.keys(workspace_id, list(set().union(*outcomes.values()) - {UNKNOWN}))
+            await tx.verifications.count(workspace_id, outcomes)
+            await tx.verifications.count_by_label(workspace_id, by_label(outcomes, keys))
             return tracked
 
         tracked = await unfenced(lambda: self._store.write(work))
@@ -135,7 +137,7 @@ class VerificationFlush:
     def _begin_batches(self) -> None:
         counts, uses = self._counter.take(self._batches), self._uses.take(self._batches)
         for workspace_id in counts.keys() | uses.keys():
-            noted = Noted(workspace_id, rows_of(counts.get(workspace_id, {})), uses.get(workspace_id, {}))
+            noted = Noted(workspace_id, by_outcome(counts.get(workspace_id, {})), uses.get(workspace_id, {}))
             self._batches[workspace_id] = _Batch(next(self._sequences), noted)
 
     async def _send(self, batch: _Batch, slots: asyncio.Semaphore) -> None:
@@ -148,7 +150,7 @@ class VerificationFlush:
                 return
             except Exception:
                 # Another attempt would fail too.
-                self._counter.dropped += sum(row.verifications for row in noted.rows if not row.tagged)
+                self._counter.dropped += verifications_in(noted.outcomes)
                 del self._batches[noted.workspace_id]
                 raise
         del self._batches[noted.workspace_id]

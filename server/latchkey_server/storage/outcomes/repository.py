@@ -1,22 +1,25 @@
 """Reports of verifications: which were recorded, the uses of keys in them, and their counts by outcome."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
+from typing import Any, TypeVar
 from uuid import UUID
 
 from latchkey_server.domain.outcomes.by_label import LabelCount
-from latchkey_server.domain.outcomes.counts import CountRow, VerificationCombination
+from latchkey_server.domain.outcomes.counts import Outcomes, VerificationCombination
 from latchkey_server.domain.outcomes.report import VerificationQuery, VerificationReport
 from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.outcomes.reports import report
 
+T = TypeVar("T")
+
 PORTION = 1_000
 """Rows written by one statement."""
 
-_KEY = {"key_id": "uuid"}
-_LABEL = {"environment": "text", "api_id": "uuid"}
-_REST = {
+_OUTCOME = {
+    "quarter": "timestamptz",
     "code": "smallint",
     "management_key_id": "uuid",
     "model": "text",
@@ -24,24 +27,29 @@ _REST = {
     "tagged": "boolean",
     "prefix": "text",
     "other": "boolean",
-    "verifications": "bigint",
 }
+_LABEL = {"quarter": "timestamptz", "environment": "text", "api_id": "uuid", **_OUTCOME, "verifications": "bigint"}
+_ADD = "DO UPDATE SET verifications = v.verifications + excluded.verifications"
 
 
-def _adding(table: str, of: Mapping[str, str]) -> str:
-    """Return a statement that adds rows to a table of counts."""
-    columns = {"quarter": "timestamptz", **of, **_REST}
-    group = ", ".join(name for name in columns if name != "verifications")
-    arrays = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(columns.values(), 2))
-    return (
-        f"INSERT INTO {table} AS v (workspace_id, {group}, verifications) "
-        f"SELECT $1, * FROM unnest({arrays}) ON CONFLICT (workspace_id, {group}) "
-        "DO UPDATE SET verifications = v.verifications + excluded.verifications"
-    )
+def _arrays(columns: Mapping[str, str], first: int) -> str:
+    return ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(columns.values(), first))
 
 
-_COUNT = _adding("verification_key_quarter", _KEY)
-_COUNT_BY_LABEL = _adding("verification_label_quarter", _LABEL)
+# Outcomes are few and rows are many: a row says its outcome by number.
+_COUNT = f"""
+    INSERT INTO verification_key_quarter AS v (workspace_id, key_id, {", ".join(_OUTCOME)}, verifications)
+    SELECT $1, r.key_id, {", ".join(f"o.{name}" for name in _OUTCOME)}, r.verifications
+    FROM unnest($2::uuid[], $3::int[], $4::bigint[]) WITH ORDINALITY AS r(key_id, outcome, verifications, number)
+    JOIN unnest({_arrays(_OUTCOME, 5)}) WITH ORDINALITY AS o({", ".join(_OUTCOME)}, number) ON o.number = r.outcome
+    ORDER BY r.number
+    ON CONFLICT (workspace_id, key_id, {", ".join(_OUTCOME)}) {_ADD}
+"""
+_COUNT_BY_LABEL = f"""
+    INSERT INTO verification_label_quarter AS v (workspace_id, {", ".join(_LABEL)})
+    SELECT $1, * FROM unnest({_arrays(_LABEL, 2)})
+    ON CONFLICT (workspace_id, {", ".join(name for name in _LABEL if name != "verifications")}) {_ADD}
+"""
 # Key and day one by one: a plain join may read all rows of the workspace.
 _COMBINATIONS = """
     SELECT p.key_id, p.day, c.*
@@ -103,16 +111,30 @@ class PostgresVerifications:
             found[key_id, day].add(VerificationCombination(*combination))
         return found
 
-    async def count(self, workspace_id: UUID, rows: Sequence[CountRow]) -> None:
-        await self._add(_COUNT, workspace_id, rows)
+    async def count(self, workspace_id: UUID, outcomes: Outcomes) -> None:
+        # In one order over all portions, so that two servers can't wait for each other in a circle.
+        ordered = sorted(outcomes)
+        rows = [
+            (key_id, number, outcomes[outcome][key_id])
+            for number, outcome in enumerate(ordered, 1)
+            for key_id in sorted(outcomes[outcome], key=attrgetter("int"))
+        ]
+        columns = _columns(ordered)
+        for portion in _portions(rows):
+            await self._connection.execute(_COUNT, workspace_id, *_columns(portion), *columns)
 
     async def count_by_label(self, workspace_id: UUID, rows: Sequence[LabelCount]) -> None:
-        await self._add(_COUNT_BY_LABEL, workspace_id, rows)
-
-    async def _add(self, statement: str, workspace_id: UUID, rows: Sequence[CountRow | LabelCount]) -> None:
-        for begin in range(0, len(rows), PORTION):
-            portion = rows[begin : begin + PORTION]
-            await self._connection.execute(statement, workspace_id, *map(list, zip(*portion, strict=True)))
+        for portion in _portions(rows):
+            await self._connection.execute(_COUNT_BY_LABEL, workspace_id, *_columns(portion))
 
     async def report(self, workspace_id: UUID, query: VerificationQuery) -> VerificationReport:
         return await report(self._connection, workspace_id, query)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    for begin in range(0, len(rows), PORTION):
+        yield rows[begin : begin + PORTION]

@@ -1,10 +1,9 @@
 """What counts by key add to labels (spec §5)."""
 
-from typing import Any
 from uuid import UUID
 
 from latchkey_server.domain.outcomes.by_label import NO_API, LabelCount, by_label
-from latchkey_server.domain.outcomes.counts import UNKNOWN, CountRow
+from latchkey_server.domain.outcomes.counts import UNKNOWN, Outcome
 from latchkey_server.domain.usage.rollups import KeyFacts
 from latchkey_server.domain.verify.model import Code
 from tests.unit.builders import API_ID, KEY_ID, OTHER_API_ID, OTHER_KEY_ID, at
@@ -18,24 +17,20 @@ KEYS = {
 EARLY, LATE = at("2026-03-14T12:00:00"), at("2026-03-14T12:15:00")
 
 
-def row(key_id: UUID, number: int, **changes: Any) -> CountRow:
-    plain = CountRow(EARLY, key_id, Code.VALID, CALLER, "", "", False, "", False, number)
-    return plain._replace(**changes)
+PLAIN = Outcome(EARLY, Code.VALID, CALLER)
 
 
 def test_keys_of_one_label_and_api_are_summed_and_whatever_else_differs_is_kept_apart() -> None:
-    rows = [
-        row(KEY_ID, 1),
-        row(OTHER_KEY_ID, 2),
-        row(KEY_ID, 4, quarter=LATE),
-        row(KEY_ID, 8, code=Code.EXPIRED),
-        row(OTHER_KEY_ID, 16, tag="a", tagged=True),
-        row(KEY_ID, 32, tag="a", tagged=True),
-        row(KEY_ID, 64, other=True),
-        row(THIRD_KEY_ID, 128),
-    ]
+    tagged = PLAIN._replace(tag="a", tagged=True)
+    outcomes = {
+        PLAIN: {KEY_ID: 1, OTHER_KEY_ID: 2, THIRD_KEY_ID: 128},
+        PLAIN._replace(quarter=LATE): {KEY_ID: 4},
+        PLAIN._replace(code=Code.EXPIRED): {KEY_ID: 8},
+        tagged: {OTHER_KEY_ID: 16, KEY_ID: 32},
+        PLAIN._replace(other=True): {KEY_ID: 64},
+    }
 
-    found = by_label(rows, KEYS)
+    found = by_label(outcomes, KEYS)
 
     alike = (Code.VALID, CALLER, "", "", False, "", False)
     assert found == [
@@ -49,7 +44,9 @@ def test_keys_of_one_label_and_api_are_summed_and_whatever_else_differs_is_kept_
 
 
 def test_what_is_no_key_counts_for_no_api_and_under_no_label() -> None:
-    found = by_label([row(UNKNOWN, 1, prefix="sk"), row(UUID(int=9), 2), row(UUID(int=10), 4)], KEYS)
+    outcomes = {PLAIN._replace(prefix="sk"): {UNKNOWN: 1}, PLAIN: {UUID(int=9): 2, UUID(int=10): 4}}
+
+    found = by_label(outcomes, KEYS)
 
     assert [(count.environment, count.api_id, count.prefix, count.verifications) for count in found] == [
         ("", NO_API, "", 6),
@@ -57,7 +54,9 @@ def test_what_is_no_key_counts_for_no_api_and_under_no_label() -> None:
     ]
 
 
-def test_the_order_is_the_same_however_rows_come() -> None:
-    rows = [row(key_id, 1, model=model) for key_id in (KEY_ID, THIRD_KEY_ID, UNKNOWN) for model in ("b", "", "a")]
+def test_the_order_is_the_same_however_outcomes_and_keys_come() -> None:
+    key_ids = (KEY_ID, THIRD_KEY_ID, UNKNOWN)
+    outcomes = {PLAIN._replace(model=model): dict.fromkeys(key_ids, 1) for model in ("b", "", "a")}
+    reverse = {outcome: dict.fromkeys(key_ids[::-1], 1) for outcome in reversed(outcomes)}
 
-    assert by_label(rows, KEYS) == by_label(rows[::-1], KEYS)
+    assert by_label(outcomes, KEYS) == by_label(reverse, KEYS)

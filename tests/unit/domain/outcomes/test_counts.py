@@ -1,18 +1,19 @@
-"""Counts of verifications on their way to the database: rows, sorted and one a group (spec §5)."""
+"""Counts of verifications on their way to the database: by outcome and key (spec §5)."""
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from latchkey_server.domain.outcomes.counts import (
     CountKey,
-    CountRow,
+    Outcome,
     VerificationCombination,
-    rows_of,
-    summed,
+    by_outcome,
+    combination_of,
+    verifications_in,
     wanted_combinations,
+    within,
 )
 from latchkey_server.domain.reporting.buckets import quarter_of
 from latchkey_server.domain.verify.model import Code
@@ -32,51 +33,53 @@ def key(**changes: Any) -> CountKey:
     return CountKey(**{**facts, **changes})
 
 
-def row(**changes: Any) -> CountRow:
-    plain = CountRow(QUARTER, KEY_ID, Code.VALID, MANAGEMENT_KEY_ID, "", "", False, "", False, 1)
-    return plain._replace(**changes)
+PLAIN = Outcome(QUARTER, Code.VALID, MANAGEMENT_KEY_ID)
+LARGE, SMALL, TINY = (PLAIN._replace(model=model) for model in ("large", "small", "tiny"))
 
 
-def test_a_count_is_one_row_and_one_more_for_each_of_its_tags() -> None:
-    rows = rows_of({(QUARTER, key(tags=("a", "b", "a"))): 3, (QUARTER, key(model="large")): 2})
+def test_a_count_is_of_one_outcome_and_of_one_more_for_each_of_its_tags() -> None:
+    counts = {
+        (QUARTER, key(tags=("a", "b", "a"))): 3,
+        (QUARTER, key(model="large")): 2,
+        (QUARTER, key(key_id=OTHER_KEY_ID, tags=("b",))): 4,
+        (QUARTER, key()): 1,
+    }
 
-    assert rows == [
-        row(verifications=3),
-        row(tag="a", tagged=True, verifications=3),
-        row(tag="b", tagged=True, verifications=3),
-        row(model="large", verifications=2),
-    ]
-
-
-def test_rows_of_one_group_become_one_and_come_in_one_order() -> None:
-    earlier = row(quarter=QUARTER - timedelta(hours=1), verifications=7)
-    rows = [row(verifications=2), row(key_id=OTHER_KEY_ID), row(verifications=5), row(model="large"), earlier]
-
-    found = summed(rows, {})
-
-    assert found == [earlier, row(verifications=7), row(model="large"), row(key_id=OTHER_KEY_ID)]
-    assert summed(list(reversed(rows)), {}) == found
+    assert by_outcome(counts) == {
+        PLAIN: {KEY_ID: 4, OTHER_KEY_ID: 4},
+        PLAIN._replace(tag="a", tagged=True): {KEY_ID: 3},
+        PLAIN._replace(tag="b", tagged=True): {KEY_ID: 3, OTHER_KEY_ID: 4},
+        LARGE: {KEY_ID: 2},
+    }
 
 
-def test_ids_are_ordered_by_their_numbers_whatever_kind_they_are_of() -> None:
-    ids = [UUID(int=number) for number in (3, 1, 2**127, 2)]
-
-    assert [item.key_id.int for item in summed([row(key_id=key_id) for key_id in ids], {})] == [1, 2, 3, 2**127]
+def test_a_verification_is_one_however_many_tags_it_has() -> None:
+    assert verifications_in(by_outcome({(QUARTER, key(tags=("a", "b"))): 3, (QUARTER, key()): 2})) == 5
 
 
 def test_what_is_not_tracked_is_summed_as_other() -> None:
-    tracked = {(KEY_ID, DAY): {VerificationCombination(MANAGEMENT_KEY_ID, "large", "", "")}}
-    rows = [row(model="large"), row(model="small", verifications=2), row(model="tiny", verifications=3)]
+    tracked = {(KEY_ID, DAY): {combination_of(LARGE)}}
+    outcomes = {LARGE: {KEY_ID: 1}, SMALL: {KEY_ID: 2, OTHER_KEY_ID: 7}, TINY: {KEY_ID: 3}}
 
-    assert summed(rows, tracked) == [row(verifications=5, other=True), row(model="large")]
+    assert within(outcomes, tracked) == {
+        LARGE: {KEY_ID: 1},
+        SMALL: {OTHER_KEY_ID: 7},
+        PLAIN._replace(other=True): {KEY_ID: 5},
+    }
+
+
+def test_where_everything_is_tracked_nothing_changes() -> None:
+    outcomes = {LARGE: {KEY_ID: 1}}
+
+    assert within(outcomes, {}) == outcomes
 
 
 @pytest.mark.parametrize("days", [0, 1])
 def test_combinations_are_wanted_by_key_and_day_and_none_of_what_is_beyond_them(days: int) -> None:
     later = QUARTER + timedelta(days=days)
-    rows = [row(model="large"), row(quarter=later, model="small"), row(other=True)]
+    outcomes = {LARGE: {KEY_ID: 1}, SMALL._replace(quarter=later): {KEY_ID: 1}, PLAIN._replace(other=True): {KEY_ID: 1}}
 
-    wanted = wanted_combinations(rows)
+    wanted = wanted_combinations(outcomes)
 
     large, small = (VerificationCombination(MANAGEMENT_KEY_ID, model, "", "") for model in ("large", "small"))
     together = {(KEY_ID, DAY): {large: None, small: None}}

@@ -9,13 +9,12 @@ from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.outcomes import counts as outcome_counts
 from latchkey_server.domain.outcomes.counts import (
     CountKey,
-    CountRow,
+    Outcome,
     Tally,
     VerificationCounter,
     combination_of,
-    key_day_of,
-    summed,
     wanted_combinations,
+    within,
 )
 from latchkey_server.domain.outcomes.last_uses import KeyUses
 from latchkey_server.domain.outcomes.recorder import Noted, VerificationFlush, VerificationRecorder
@@ -102,8 +101,9 @@ def test_tallies_beyond_those_that_may_count_at_once_lose_nothing(monkeypatch: p
 
 
 def test_what_is_other_already_asks_for_no_room_of_its_own() -> None:
-    row = CountRow(NOW, KEY_ID, Code.VALID, MANAGEMENT_KEY_ID, "m", "", False, "", False, 1)
-    rows = [row, row._replace(model="", other=True)]
+    tracked = Outcome(NOW, Code.VALID, MANAGEMENT_KEY_ID, "m")
+    other = tracked._replace(model="", other=True)
+    outcomes = {tracked: {KEY_ID: 1}, other: {KEY_ID: 1}}
 
-    assert wanted_combinations(rows) == {key_day_of(row): {combination_of(row): None}}
-    assert summed(rows, {key_day_of(row): set()}) == [row._replace(model="", other=True, verifications=2)]
+    assert wanted_combinations(outcomes) == {(KEY_ID, NOW.date()): {combination_of(tracked): None}}
+    assert within(outcomes, {(KEY_ID, NOW.date()): set()}) == {other: {KEY_ID: 2}}
