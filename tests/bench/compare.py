@@ -67,10 +67,14 @@ class Pairs:
             await _slice(floor, self.floors, seconds)
             await _slice(case, self.cases, seconds)
 
+    @property
+    def ratios(self) -> list[float]:
+        """The CPU of a verification over that of the floor's call, by pair."""
+        return [case / floor for case, floor in zip(self.cases.cpu_each, self.floors.cpu_each, strict=True)]
+
     def metrics(self) -> Metrics:
-        """Return the case's metrics; ``cpu_ratio`` is the median of the pairs' CPU a verification over the floor's."""
-        each = zip(self.cases.cpu_each, self.floors.cpu_each, strict=True)
-        low, middle, high = quartiles([case / floor for case, floor in each])
+        """Return the case's metrics; ``cpu_ratio`` is the median of the pairs' ratios."""
+        low, middle, high = quartiles(self.ratios)
         return {
             "cpu_ratio": middle,
             "cpu_ratio_q1": low,
