@@ -10,6 +10,7 @@ import structlog
 
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import Instant
+from latchkey_server.domain.lateness import own_time
 from latchkey_server.domain.secret import Peppers
 from latchkey_server.domain.store import Clock
 from latchkey_server.storage.database import Connection, Database
@@ -82,7 +83,7 @@ class HealthCheck:
         if not self._availability.lost:
             # Another server may have brought a new schema or pepper meanwhile.
             with suppress(LatchkeyError, TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS), self._database.connection() as connection:
+                async with own_time(_LOOK_SECONDS), self._database.connection() as connection:
                     self._report(await trouble_of(connection, self._peppers, self._clock))
         elif not self._readiness.ready:
             self._report("the database is not reachable")

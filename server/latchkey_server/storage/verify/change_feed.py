@@ -17,6 +17,7 @@ import structlog
 from latchkey_server.backoff import Backoff
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.freshness import NEVER, Instant
+from latchkey_server.domain.lateness import own_time
 from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.domain.verify.model import AppliedChange
 from latchkey_server.domain.verify.watching import Watchers
@@ -160,7 +161,7 @@ class ChangeFeed:
     async def _in_time(self) -> AsyncIterator[None]:
         """Bound one step of a poll, and remember if it was not answered."""
         try:
-            async with asyncio.timeout(POLL_TIMEOUT):
+            async with own_time(POLL_TIMEOUT):
                 yield
         except TimeoutError:
             self._unanswered = True
