@@ -6,11 +6,13 @@ off, open calls drained, what is pending flushed, the pool closed, PostgreSQL st
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
 from typing import Any
+from uuid import UUID
 
 import structlog
 from prometheus_client import start_http_server
@@ -20,6 +22,7 @@ from latchkey_server.domain.access.management_keys import ManagementKeys
 from latchkey_server.domain.freshness import instant
 from latchkey_server.domain.keys.commands import Keys
 from latchkey_server.domain.keys.importing import KeyImport
+from latchkey_server.domain.lateness import LoopLag
 from latchkey_server.domain.model import Change, Revision
 from latchkey_server.domain.mutations import Mutations
 from latchkey_server.domain.outcomes.client_reports import ClientReports
@@ -32,6 +35,7 @@ from latchkey_server.domain.tenants.apis import Apis
 from latchkey_server.domain.tenants.audit_log import AuditLog
 from latchkey_server.domain.tenants.identities import Identities
 from latchkey_server.domain.tenants.workspaces import Workspaces
+from latchkey_server.domain.turns import Share, Turns, share_turns
 from latchkey_server.domain.usage.query import UsageQueries
 from latchkey_server.domain.usage.recorder import UsageRecorder
 from latchkey_server.domain.verify.command import Verifier
@@ -47,21 +51,35 @@ from latchkey_server.storage.verify.cached_records import CachedRecords
 from latchkey_server.storage.verify.change_feed import ChangeFeed
 from latchkey_server.storage.verify.notifications import Notifications
 from latchkey_server.storage.verify.records import DatabaseRecords
+from latchkey_server.transport.admission import Admission, Limits
 from latchkey_server.transport.authentication import Authentication
 from latchkey_server.transport.grpc.admin_servicer import AdminServicer, Nouns
 from latchkey_server.transport.grpc.fast_handlers import fast_methods
 from latchkey_server.transport.grpc.health import Health
 from latchkey_server.transport.grpc.key_servicer import KeyServicer
-from latchkey_server.transport.grpc.server import Services, Tls, TlsError, build_server, listen
+from latchkey_server.transport.grpc.server import BATCH_READERS, Services, Tls, TlsError, build_server, listen
 from latchkey_server.transport.grpc.stack import Stack
 from latchkey_server.transport.grpc.usage_servicer import UsageServicer
 from latchkey_server.transport.grpc.verify_servicer import Verifications, VerifyServicer
-from latchkey_server.transport.layers import Authenticate, Deadline, Errors, Layer, RequestId, log_calls, measure
+from latchkey_server.transport.layers import (
+    Authenticate,
+    Deadline,
+    Errors,
+    Layer,
+    RequestId,
+    TakeTurns,
+    log_calls,
+    measure,
+)
 from latchkey_server.transport.verify.fast_path import TICK, FastPath
 
 log = structlog.get_logger("latchkey")
 
 
+NOBODY = UUID(int=0)
+"""Whose share the process's own work is done under."""
+
+LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 DATABASE_ENDED = "the embedded PostgreSQL ended by itself; see postgres.log in the data directory"
 
 
@@ -154,6 +172,16 @@ def show_backlog(metrics: Metrics, recorder: UsageRecorder, notes: VerificationN
     )
 
 
+def show_shares(metrics: Metrics, admission: Admission, turns: Turns) -> None:
+    """Show in the metrics who uses how much of this process, by rank, and what was refused."""
+    metrics.by_rank(
+        "latchkey_turn_seconds", "Time on the event loop that workspaces had in turns, by rank.", turns.spent
+    )
+    metrics.total("latchkey_turns_waited", "Turns that were waited for.", lambda: turns.waited)
+    metrics.watch("latchkey_frame_bytes", "Bytes of frames that are not answered.", lambda: admission.frames.bytes)
+    metrics.total("latchkey_share_exceeded", "Calls and streams beyond a caller's share.", admission.refused.total)
+
+
 def build_flush(storage: Storage, settings: Settings, notes: VerificationNotes, clock: Clock) -> VerificationFlush:
     """Return what flushes a process's notes, under a client id that no other process has."""
     recorder = VerificationRecorder(PostgresStore(storage.database), clock)
@@ -183,11 +211,15 @@ async def running_server(
         show_cache(metrics, verify_storage)
         show_backlog(metrics, recorder, notes)
         authentication = build_authentication(verify_storage, readiness, clock)
-        layers = Stack(build_layers(verify_storage, settings, metrics, authentication))
+        admission, turns = build_admission(settings), Turns()
+        show_shares(metrics, admission, turns)
+        layers = Stack(build_layers(verify_storage, settings, metrics, authentication, admission, turns), BATCH_READERS)
         # A test's own clock may leap: it is read for each decision.
         tick = TICK if clock is utc_now else 0.0
         fast_path = FastPath(verify_storage.records, notes, metrics, clock, tick)
-        services = build_services(storage, verify_storage, settings, metrics, notes, fast_path, recorder, clock)
+        services = build_services(
+            storage, verify_storage, settings, metrics, notes, fast_path, recorder, admission, clock
+        )
         methods = fast_methods(fast_path, authentication, metrics, instant, layers, tick)
         await health.set_all(serving=False)
         server = build_server(
@@ -206,7 +238,9 @@ async def running_server(
         if not worker:
             # Once a server: the first worker's task when there are several.
             await background(beside, Upkeep(storage.upkeep, retention_of(settings), readiness, clock).run)
-        await background(beside, flush.run)
+        await background(beside, in_turns(turns, flush.run))
+        lag = metrics.histogram("latchkey_loop_lag_seconds", "How late the event loop came round.", LAG_BUCKETS)
+        await background(beside, LoopLag(lag).run)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
         if storage.embedded:
@@ -214,6 +248,17 @@ async def running_server(
         # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
         owner_secret = await build_workspaces(storage, clock).bootstrap() if storage.embedded else None
         yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
+
+
+def in_turns(turns: Turns, run: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Return something to run whose work takes turns with that of calls, as one more workspace's."""
+
+    @wraps(run)
+    async def taking_turns() -> None:
+        share_turns(turns, Share(NOBODY, NOBODY))
+        await run()
+
+    return taking_turns
 
 
 async def _begin(
@@ -246,6 +291,7 @@ def build_services(
     notes: VerificationNotes,
     fast_path: FastPath,
     recorder: UsageRecorder,
+    admission: Admission,
     clock: Clock,
 ) -> Services:
     """Return the servicers over their domain over a database."""
@@ -266,6 +312,8 @@ def build_services(
             verify_storage.watchers,
             verify_storage.feed,
             instant,
+            admission.frames,
+            settings.stream_seconds,
         ),
         usage=UsageServicer(
             recorder, UsageQueries(store, concurrency, clock), VerificationQueries(store, concurrency, clock), clock
@@ -279,8 +327,25 @@ def build_authentication(verify_storage: VerifyStorage, readiness: Readiness, cl
     return Authentication(verify_storage.records, clock, readiness)
 
 
+def build_admission(settings: Settings) -> Admission:
+    """Return what bounds how much each caller may have under way."""
+    return Admission(
+        Limits(
+            calls=settings.caller_calls,
+            streams=settings.caller_streams,
+            frame_bytes=settings.caller_frame_bytes,
+            frame_bytes_of_all=settings.frame_bytes,
+        )
+    )
+
+
 def build_layers(
-    verify_storage: VerifyStorage, settings: Settings, metrics: Metrics, authentication: Authentication
+    verify_storage: VerifyStorage,
+    settings: Settings,
+    metrics: Metrics,
+    authentication: Authentication,
+    admission: Admission,
+    turns: Turns,
 ) -> list[Layer]:
     """Return what every call passes through, outermost first."""
     return [
@@ -290,6 +355,7 @@ def build_layers(
         log_calls(),
         Authenticate(authentication, instant, settings.call_timeout),
         Deadline(settings.call_timeout, lambda: verify_storage.availability.lost),
+        TakeTurns(admission, turns),
     ]
 
 

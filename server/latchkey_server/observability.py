@@ -4,14 +4,14 @@ import logging
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _SECRET_NAMES = frozenset({"secret", "key", "authorization", "owner_secret", "dsn", "database_url", "peppers"})
@@ -155,6 +155,25 @@ class Total(Collector):
         yield CounterMetricFamily(self._name, self._description, value=self._value())
 
 
+class Ranked(Collector):
+    """Numbers that only grow, the largest by their rank from 1, the others together as rank ``rest``."""
+
+    def __init__(self, name: str, description: str, values: Callable[[], Sequence[float]], most: int) -> None:
+        self._name = name
+        self._description = description
+        self._values = values
+        self._most = most
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the numbers as they are now."""
+        family = GaugeMetricFamily(self._name, self._description, labels=["rank"])
+        values = self._values()
+        for rank, value in enumerate(values[: self._most], 1):
+            family.add_metric([str(rank)], value)
+        family.add_metric(["rest"], sum(values[self._most :]))
+        yield family
+
+
 class Metrics:
     """The counters of one process."""
 
@@ -164,6 +183,14 @@ class Metrics:
         self.verdicts = Verdicts()
         self.registry.register(self.calls)
         self.registry.register(self.verdicts)
+
+    def histogram(self, name: str, description: str, buckets: Sequence[float]) -> Callable[[float], None]:
+        """Show how values are spread, and return what takes a value."""
+        return Histogram(name, description, registry=self.registry, buckets=buckets).observe
+
+    def by_rank(self, name: str, description: str, values: Callable[[], Sequence[float]], most: int = 5) -> None:
+        """Show the largest of some values by their rank, and the sum of the rest: whose they are stays untold."""
+        self.registry.register(Ranked(name, description, values, most))
 
     def total(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Show a number that only grows, read whenever metrics are."""

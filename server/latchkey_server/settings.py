@@ -60,6 +60,19 @@ class Settings(BaseSettings):
     statement_cache_size: Annotated[int, Field(ge=0, description="0 behind pgbouncer in transaction mode")] = 1024
     database_timeout: Annotated[float, Field(gt=0, le=60, description="seconds for a connection or a look-up")] = 5.0
     call_timeout: Annotated[float, Field(gt=0, le=300, description="seconds for a call without a deadline")] = 30.0
+    stream_seconds: Annotated[
+        float, Field(gt=0, le=240, description="seconds after which the server ends a stream, everything answered")
+    ] = 240.0
+    caller_calls: Annotated[
+        int, Field(ge=1, description="calls of one caller at a time that are not answered from memory, a worker")
+    ] = 1_000
+    caller_streams: Annotated[int, Field(ge=1, description="streams of one caller at a time, a worker")] = 64
+    caller_frame_bytes: Annotated[
+        int, Field(ge=1_000_000, description="bytes of one caller's frames that are not answered yet, a worker")
+    ] = 16 * 1024 * 1024
+    frame_bytes: Annotated[int, Field(ge=1_000_000, description="the same of all callers together, a worker")] = (
+        128 * 1024 * 1024
+    )
     stop_grace: Annotated[float, Field(ge=0, le=300, description="seconds for open calls at a stop")] = 10.0
     usage_accepted_days: Annotated[
         int, Field(ge=1, le=366, description="how many days back a usage event may have happened")

@@ -345,6 +345,20 @@ class Overloaded(Unavailable):
         super().__init__("More usage is waiting to be written than the server holds; retry with back-off.")
 
 
+class ShareExceeded(LatchkeyError):
+    """A caller, or a peer, has as much under way as it may have at a time."""
+
+    reason = "SHARE_EXCEEDED"
+
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(
+            f"This caller has {most:,} {what} under way, as many as it may have at a time; "
+            "wait for some of them, or retry with back-off.",
+            what=what,
+            most=str(most),
+        )
+
+
 class DeadlineExceeded(LatchkeyError):
     """An item or call was not finished in its time."""
 

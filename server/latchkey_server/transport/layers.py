@@ -22,16 +22,19 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.ids import MANAGEMENT_KEY, format_id
+from latchkey_server.domain.model import Caller
+from latchkey_server.domain.turns import Share, Turns, share_turns, turn
 from latchkey_server.domain.validation import TOKEN
 from latchkey_server.observability import Metrics
+from latchkey_server.transport.admission import CALLS, STREAMS, Admission
 from latchkey_server.transport.authentication import Authentication
-from latchkey_server.transport.call import Call, Context, current_call, metadata_of
+from latchkey_server.transport.call import Call, Context, caller, current_call, metadata_of
 from latchkey_server.transport.status import REQUEST_ID_KEY, abort_status, code_of
 
 SERVICES = "/latchkey.v1."
 """What the paths of our own methods begin with; health, reflection and channelz need no credential."""
 
-STREAMS = frozenset({"VerifyStream", "WatchKeys"})
+STREAMING = frozenset({"VerifyStream", "WatchKeys"})
 """Methods that go on for as long as their client likes."""
 
 UNLOGGED = frozenset({"Verify", "BatchVerify", "VerifyStream", "ReportVerifications", "ReportUsage"})
@@ -235,10 +238,10 @@ class Authenticate:
             call.caller = await self._authentication.look_up(authorization, method)
 
     def _check_at_once(self, call: Call, authorization: str | None, method: str) -> bool:
-        caller = self._authentication.at_once(authorization, method, self._instant())
-        if caller is not None:
-            call.caller = caller
-        return caller is not None
+        found = self._authentication.at_once(authorization, method, self._instant())
+        if found is not None:
+            call.caller = found
+        return found is not None
 
 
 class Deadline:
@@ -255,7 +258,7 @@ class Deadline:
 
     def unary(self, method: str, inner: Unary) -> Unary:
         name = method.rpartition("/")[2]
-        if not method.startswith(SERVICES) or name in STREAMS:
+        if not method.startswith(SERVICES) or name in STREAMING:
             return inner
         looks_up = name in LOOKUPS
 
@@ -274,6 +277,49 @@ class Deadline:
 
     def stream(self, _method: str, inner: Stream) -> Stream:
         return inner
+
+
+class TakeTurns:
+    """Admits what a caller may have under way, and has its work take turns with that of others."""
+
+    name = "turns"
+
+    def __init__(self, admission: Admission, turns: Turns) -> None:
+        self._admission = admission
+        self._turns = turns
+
+    def unary(self, method: str, inner: Unary) -> Unary:
+        if not method.startswith(SERVICES):
+            return inner
+        what = _what(method)
+
+        async def handle(request: Any, context: Context) -> Any:
+            with self._admission.admit(caller(), what):
+                await self._begin(caller())
+                return await inner(request, context)
+
+        return handle
+
+    def stream(self, method: str, inner: Stream) -> Stream:
+        if not method.startswith(SERVICES):
+            return inner
+        what = _what(method)
+
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            with self._admission.admit(caller(), what):
+                await self._begin(caller())
+                async for response in inner(request, context):
+                    yield response
+
+        return handle
+
+    async def _begin(self, of: Caller) -> None:
+        share_turns(self._turns, Share(of.workspace_id, of.management_key_id))
+        await turn()
+
+
+def _what(method: str) -> str:
+    return STREAMS if method.rpartition("/")[2] in STREAMING else CALLS
 
 
 def _bound(context: Context, default: float) -> float:
@@ -331,7 +377,7 @@ def _code(error: BaseException) -> grpc.StatusCode:
 
 def _write_line(method: str, code: grpc.StatusCode, seconds: float) -> None:
     call = current_call.get()
-    caller = call.caller
+    known = call.caller
     write = log.warning if code in _SERIOUS else log.info
     write(
         "call",
@@ -340,5 +386,5 @@ def _write_line(method: str, code: grpc.StatusCode, seconds: float) -> None:
         ms=round(seconds * 1000, 1),
         request_id=call.call_id,
         peer=call.peer,
-        caller=format_id(MANAGEMENT_KEY, caller.management_key_id) if caller else None,
+        caller=format_id(MANAGEMENT_KEY, known.management_key_id) if known else None,
     )

@@ -35,6 +35,7 @@ CODES: Final[dict[type[LatchkeyError], grpc.StatusCode]] = {
     errors.UsageConflict: grpc.StatusCode.ALREADY_EXISTS,
     errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SlowConsumer: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ShareExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.NotImplementedYet: grpc.StatusCode.UNIMPLEMENTED,
@@ -70,7 +71,7 @@ def status_of(error: LatchkeyError, call_id: str = "") -> status_pb2.Status:
             for violation in error.violations[:_VIOLATIONS_MAX]
         ]
         details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.ShareExceeded):
         delay = duration_pb2.Duration(seconds=_RETRY_AFTER_SECONDS)
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     if call_id:

@@ -235,7 +235,9 @@ class Recording:
     async def record(self, counts: Counts) -> None:
         """Record counts as one report."""
         self._sequence += 1
-        assert not await self._recorder.record("a cache", self._sequence, Noted(self.workspace_id, by_outcome(counts)))
+        assert not await self._recorder.record(
+            "a cache", self._sequence, Noted(self.workspace_id, await by_outcome(counts))
+        )
 
 
 def questions(model: Model, number: int) -> Iterator[Request]:

@@ -155,7 +155,7 @@ def used_somehow(model: Model) -> list[Event]:
 
 def stored(item: Event, member: str) -> StoredEvent:
     """Return an event as ReportUsage stores it."""
-    read = read_event(item)
+    read = read_event(item.SerializeToString())
     assert isinstance(read, UsageEvent)
     member = member if read.member is None else read.member
     return StoredEvent(read, id_hash(read.source, read.event_id), content_hash(read), member, default_requests(read))
@@ -252,7 +252,7 @@ async def test_verifications_counted_before_a_migration_are_reported_the_same_af
         async with database.connection() as connection:
             rows = [
                 (workspace_id, quarter, key_id, *rest, count)
-                for (quarter, *rest), by_key in by_outcome(counted).items()
+                for (quarter, *rest), by_key in (await by_outcome(counted)).items()
                 for key_id, count in by_key.items()
             ]
             gone = (workspace_id, utc_now() - timedelta(days=89), ids.new_id(), *rows[0][3:])

@@ -15,8 +15,15 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 from latchkey.v1 import key_service_pb2
-from latchkey_server.app import build_authentication, build_layers, build_verify_storage, running_server
+from latchkey_server.app import (
+    build_admission,
+    build_authentication,
+    build_layers,
+    build_verify_storage,
+    running_server,
+)
 from latchkey_server.background import Readiness
+from latchkey_server.domain.turns import Turns
 from latchkey_server.observability import Metrics
 from latchkey_server.opening import StartError, open_storage, utc_now
 from tests.support.service import Bearer, Client, Service, rejection, serving, settings_for
@@ -45,9 +52,9 @@ async def test_calls_pass_the_layers_in_the_documented_order(dsn: str) -> None:
     async with open_storage(settings) as storage:
         freshness = build_verify_storage(storage, settings, utc_now)
         authentication = build_authentication(freshness, Readiness(), utc_now)
-        layers = build_layers(freshness, settings, Metrics(), authentication)
+        layers = build_layers(freshness, settings, Metrics(), authentication, build_admission(settings), Turns())
 
-    names = ["errors", "request id", "metrics", "log", "authentication", "deadline"]
+    names = ["errors", "request id", "metrics", "log", "authentication", "deadline", "turns"]
     assert [layer.name for layer in layers] == names
     documented = (Path(__file__).parents[3] / "ARCHITECTURE.md").read_text(encoding="utf-8")
     places = [documented.index(f"**{name}**") for name in names]

@@ -459,7 +459,7 @@ def event_of(field: str, *, second: bool = False) -> usage_pb2.UsageEvent:
 
 
 def read(message: usage_pb2.UsageEvent) -> UsageEvent:
-    event = read_event(message)
+    event = read_event(message.SerializeToString())
     assert not isinstance(event, LatchkeyError)
     return event
 

@@ -20,9 +20,17 @@ WITH_OWN_ARGUMENTS: dict[type[LatchkeyError], LatchkeyError] = {
     errors.RoleTooLow: errors.RoleTooLow("VIEWER", "DEVELOPER"),
     errors.PermissionsExceeded: errors.PermissionsExceeded("ADMIN", "OWNER"),
     errors.SumOutOfRange: errors.SumOutOfRange("total_tokens"),
+    errors.ShareExceeded: errors.ShareExceeded("streams", 64),
     errors.NotImplementedYet: errors.NotImplementedYet("ReleaseReservation"),
 }
-RETRIED = {"REVISION_NOT_REACHED", "DATABASE_UNAVAILABLE", "SERVER_NOT_READY", "SERVER_STOPPING", "OVERLOADED"}
+RETRIED = {
+    "REVISION_NOT_REACHED",
+    "DATABASE_UNAVAILABLE",
+    "SERVER_NOT_READY",
+    "SERVER_STOPPING",
+    "OVERLOADED",
+    "SHARE_EXCEEDED",
+}
 
 
 def _errors() -> list[LatchkeyError]:
@@ -87,7 +95,8 @@ def test_an_error_carries_its_reason_its_domain_and_its_request_id_and_nothing_t
 def test_exactly_what_may_succeed_a_moment_later_says_when_to_retry(error: LatchkeyError) -> None:
     retry = unpacked(status_of(error)).get("RetryInfo")
 
-    assert (code_of(error) is grpc.StatusCode.UNAVAILABLE) is (error.reason in RETRIED)
+    retried = (grpc.StatusCode.UNAVAILABLE, *([code_of(error)] if isinstance(error, errors.ShareExceeded) else []))
+    assert (code_of(error) in retried) is (error.reason in RETRIED)
     assert (retry is not None) is (error.reason in RETRIED)
     if isinstance(retry, error_details_pb2.RetryInfo):
         assert retry.retry_delay.ToTimedelta().total_seconds() > 0

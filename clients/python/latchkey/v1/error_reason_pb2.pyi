@@ -532,6 +532,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "latchkey"
         }
     """
+    ERROR_REASON_SHARE_EXCEEDED: _ErrorReason.ValueType  # 42
+    """ERROR_REASON_SHARE_EXCEEDED (RESOURCE_EXHAUSTED): the caller has as much under way as it may have at a time: calls,
+    streams, or verifications of its streams' frames. Or too many unknown credentials came from its address: `what`
+    says which. Nothing of the call was done. Wait for some of what is under way, or retry with back-off, not before
+    RetryInfo's time.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "ERROR_REASON_SHARE_EXCEEDED",
+          "domain": "latchkey",
+          "metadata": {
+            "what": "streams",
+            "most": "64"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call, or an item of one, failed. It travels as google.rpc.ErrorInfo with the full name of the
@@ -1046,6 +1063,23 @@ Example of an ErrorInfo:
     {
       "reason": "ERROR_REASON_OVERLOADED",
       "domain": "latchkey"
+    }
+"""
+ERROR_REASON_SHARE_EXCEEDED: ErrorReason.ValueType  # 42
+"""ERROR_REASON_SHARE_EXCEEDED (RESOURCE_EXHAUSTED): the caller has as much under way as it may have at a time: calls,
+streams, or verifications of its streams' frames. Or too many unknown credentials came from its address: `what`
+says which. Nothing of the call was done. Wait for some of what is under way, or retry with back-off, not before
+RetryInfo's time.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "ERROR_REASON_SHARE_EXCEEDED",
+      "domain": "latchkey",
+      "metadata": {
+        "what": "streams",
+        "most": "64"
+      }
     }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

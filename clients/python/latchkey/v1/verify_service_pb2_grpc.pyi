@@ -34,6 +34,12 @@ class VerifyServiceStub:
     """VerifyStream decides on frames of secrets over one stream: the cheapest way to ask often. Items keep their order
     inside a frame; frames are answered as they complete. At most 64 frames may be in flight on a stream; a further
     one waits to be read. The credential is checked again for each frame.
+
+    A stream lasts 4 minutes: then the server reads no more, answers every frame that it has read, and ends it with OK.
+    Open another one and send the frames again that have no answer. It ends the same way, with a status, when the
+    credential is revoked or demoted (UNAUTHENTICATED, PERMISSION_DENIED), when the server stops (UNAVAILABLE,
+    SERVER_STOPPING), and behind bytes that are no frame (INVALID_ARGUMENT). A client that leaves an answer unread for
+    30 seconds is cut off (RESOURCE_EXHAUSTED, SLOW_CONSUMER).
     """
     WatchKeys: _aio.StreamStreamMultiCallable[_verify_service_pb2.WatchKeysRequest, _verify_service_pb2.WatchKeysResponse]
     """WatchKeys tells of changes, so that a client may keep verifications and still never be stale.
@@ -43,7 +49,8 @@ class VerifyServiceStub:
     barrier: a nonce sent after a mutation returned may be echoed before the mutation's event, and its confirmed_age
     then reaches back to before the mutation. To be certain of one, ask Verify with its revision as min_revision. The
     stream ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its
-    backlog.
+    backlog. A watch lasts 4 minutes, then the server ends it with OK: open another one with the last cursor as
+    resume_cursor, and nothing is missed.
     """
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_verify_service_pb2.ReleaseReservationRequest, _verify_service_pb2.ReleaseReservationResponse]
     """ReleaseReservation gives a reservation back unspent. Idempotent: a reservation that is unknown, settled, lapsed or
@@ -93,6 +100,12 @@ class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
         """VerifyStream decides on frames of secrets over one stream: the cheapest way to ask often. Items keep their order
         inside a frame; frames are answered as they complete. At most 64 frames may be in flight on a stream; a further
         one waits to be read. The credential is checked again for each frame.
+
+        A stream lasts 4 minutes: then the server reads no more, answers every frame that it has read, and ends it with OK.
+        Open another one and send the frames again that have no answer. It ends the same way, with a status, when the
+        credential is revoked or demoted (UNAUTHENTICATED, PERMISSION_DENIED), when the server stops (UNAVAILABLE,
+        SERVER_STOPPING), and behind bytes that are no frame (INVALID_ARGUMENT). A client that leaves an answer unread for
+        30 seconds is cut off (RESOURCE_EXHAUSTED, SLOW_CONSUMER).
         """
 
     @_abc_1.abstractmethod
@@ -108,7 +121,8 @@ class VerifyServiceServicer(metaclass=_abc_1.ABCMeta):
         barrier: a nonce sent after a mutation returned may be echoed before the mutation's event, and its confirmed_age
         then reaches back to before the mutation. To be certain of one, ask Verify with its revision as min_revision. The
         stream ends when its credential is revoked or demoted. A consumer that falls behind gets RESET and loses its
-        backlog.
+        backlog. A watch lasts 4 minutes, then the server ends it with OK: open another one with the last cursor as
+        resume_cursor, and nothing is missed.
         """
 
     @_abc_1.abstractmethod

@@ -84,7 +84,7 @@ class Keys:
             await tx.keys.insert([key])
             await tx.secrets.claim([self._secret_of(key, secret, now)])
             await maker.insert_balances([key])
-            return maker.done([key], "key.create", {"key_id": str(key.key_id)})
+            return await maker.done([key], "key.create", {"key_id": str(key.key_id)})
 
         applied = await self._mutations.run(origin, work, _key_view(origin.caller))
         shown = "" if applied.replayed else secret

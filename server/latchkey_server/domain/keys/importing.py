@@ -13,6 +13,7 @@ from latchkey_server.domain.keys.ports import Transaction
 from latchkey_server.domain.model import Holder, Json, Key, Secret
 from latchkey_server.domain.mutations import Effects, MutationResult, Mutations, Origin
 from latchkey_server.domain.secret import Peppers, blank_mask, stored_secret
+from latchkey_server.domain.turns import in_slices, turn
 from latchkey_server.domain.validation import require_number
 
 ITEMS_MAX = 1_000
@@ -40,7 +41,9 @@ class KeyImport:
         self._mutations = mutations
         self._peppers = peppers
 
-    async def run(self, origin: Origin, items: Sequence[ImportItem]) -> MutationResult[list[ImportResult]]:
+    async def run(
+        self, origin: Origin, items: Sequence[ImportItem | LatchkeyError]
+    ) -> MutationResult[list[ImportResult]]:
         """Import the items and return a result for each, in order; raises InvalidField for their number only."""
         require_number("items", len(items), ITEMS_MAX)
 
@@ -48,17 +51,22 @@ class KeyImport:
             maker = await KeyMaker.of(tx, origin.caller, now, revision)
             attempt = Attempt(maker, self._peppers, now)
             for item in items:
+                await turn()
                 await attempt.prepare(item)
             # Under every pepper: another server may be hashing with another one at the same moment.
             attempt.reject_taken(await tx.secrets.hold(attempt.candidates()))
             await tx.secrets.claim(attempt.secrets())
-            keys = [await maker.with_identity(key) for key in attempt.made()]
+            keys = []
+            for key in attempt.made():
+                await turn()
+                keys.append(await maker.with_identity(key))
             await tx.keys.insert(keys)
             await maker.insert_balances(keys)
-            return maker.done(keys, "key.import", {"results": [_result_json(result) for result in attempt.results]})
+            results = await in_slices(_result_json, attempt.results)
+            return await maker.done(keys, "key.import", {"results": results})
 
         async def view(_tx: Transaction, _now: datetime, outcome: Json) -> list[ImportResult]:
-            return [_result_of(stored) for stored in outcome["results"]]
+            return await in_slices(_result_of, outcome["results"])
 
         return await self._mutations.run(origin, work, view)
 
@@ -74,8 +82,11 @@ class Attempt:
         self._hashes: set[bytes] = set()
         self.results: list[ImportResult] = []
 
-    async def prepare(self, item: ImportItem) -> None:
+    async def prepare(self, item: ImportItem | LatchkeyError) -> None:
         """Take the next item: check it, and that no earlier one has the same hash."""
+        if isinstance(item, LatchkeyError):
+            self.results.append(item)
+            return
         try:
             key, secret = await self._made(item)
         except LatchkeyError as error:

@@ -25,6 +25,7 @@ from latchkey_server.domain.mutations import AuditEntry, Effects
 from latchkey_server.domain.snapshots import snapshot
 from latchkey_server.domain.tenants.identities import new_identity
 from latchkey_server.domain.tenants.workspaces import existing_workspace
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.domain.validation import Violations, check_prefix
 
 DEFAULT_PREFIX = "sk"
@@ -126,9 +127,13 @@ class KeyMaker:
         remaining = settled.remaining if settled else stored.remaining
         await self._tx.keys.update_balance(after.workspace_id, after.key_id, Balance(remaining, self._now))
 
-    def done(self, keys: Sequence[Key], action: str, outcome: Json) -> Effects:
+    async def done(self, keys: Sequence[Key], action: str, outcome: Json) -> Effects:
         """Return what was done by making these keys."""
-        made = tuple(AuditEntry(action, ids.format_id(ids.KEY, key.key_id), after=snapshot(key)) for key in keys)
+
+        def entry(key: Key) -> AuditEntry:
+            return AuditEntry(action, ids.format_id(ids.KEY, key.key_id), after=snapshot(key))
+
+        made = tuple(await in_slices(entry, keys))
         added = tuple(Change(ChangeKind.SECRET_ADDED, key.key_id) for key in keys)
         changes, audit = self._identity_changes()
         return Effects(changes + added, audit + made, outcome)

@@ -9,6 +9,7 @@ from latchkey_server.domain.keys.status import key_status
 from latchkey_server.domain.limits.credits import credit_state
 from latchkey_server.domain.limits.spend import spend_state, spend_window
 from latchkey_server.domain.model import Key, KeyView
+from latchkey_server.domain.turns import turn
 
 SECRET_MEMORY = timedelta(days=30)
 """How long an ended secret is still described."""
@@ -35,6 +36,7 @@ async def view_keys(tx: Transaction, workspace_id: UUID, keys: Sequence[Key], no
     )
     views = []
     for key in keys:
+        await turn()
         credits = credit_state(key.fields.credits, balances.get(key.key_id), now)
         spend = spend_state(key.fields.spend_limit, spent.get(key.key_id, 0), now)
         shown = (

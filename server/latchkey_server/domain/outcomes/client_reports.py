@@ -11,6 +11,7 @@ from latchkey_server.domain.outcomes.ports import Transaction
 from latchkey_server.domain.outcomes.recorder import Noted, VerificationRecorder
 from latchkey_server.domain.reporting.buckets import EARLIEST, QUARTER, quarter_of
 from latchkey_server.domain.store import Clock, Store
+from latchkey_server.domain.turns import turn
 from latchkey_server.domain.usage.rollups import KeyFacts
 from latchkey_server.domain.validation import UNITS_MAX, Violations, check_range, check_text, check_token
 from latchkey_server.domain.verify.model import Code
@@ -69,13 +70,14 @@ class ClientReports:
     async def take(self, caller: Caller, report: ClientReport) -> bool:
         """Record a report and tell whether it had been recorded before; raises InvalidField."""
         now = self._clock()
-        _check(report)
-        uses, counts = _uses(caller, report.uses, now), _counts(caller, report.counts, now - self._accepted, now)
+        await _check(report)
+        uses = await _uses(caller, report.uses, now)
+        counts = await _counts(caller, report.counts, now - self._accepted, now)
         keys = await self._keys(counts)
         noted = [
             Noted(
                 workspace_id,
-                _outcomes(caller, counts.get(workspace_id, ()), keys.get(workspace_id, {})),
+                await _outcomes(caller, counts.get(workspace_id, ()), keys.get(workspace_id, {})),
                 uses.get(workspace_id, {}),
                 caller.api_ids,
             )
@@ -99,11 +101,12 @@ class ClientReports:
         return await self._store.read(work)
 
 
-def _check(report: ClientReport) -> None:
+async def _check(report: ClientReport) -> None:
     found = Violations()
     check_token(found, "client_id", report.client_id, required=True)
     check_range(found, "sequence", report.sequence, 1, 2**63 - 1)
     for index, count in enumerate(report.counts):
+        await turn()
         check_range(found, f"counts[{index}].count", count.count, 1, UNITS_MAX)
         check_text(found, f"counts[{index}].model", count.model, MODEL_MAX)
         check_text(found, f"counts[{index}].tag", count.tag, TAG_MAX)
@@ -112,10 +115,11 @@ def _check(report: ClientReport) -> None:
     found.check()
 
 
-def _uses(caller: Caller, uses: Sequence[KeyUse], now: datetime) -> Mapping[UUID, Mapping[UUID, datetime]]:
+async def _uses(caller: Caller, uses: Sequence[KeyUse], now: datetime) -> Mapping[UUID, Mapping[UUID, datetime]]:
     """Return the uses that the caller may report, by workspace; one ahead of now becomes now."""
     found: dict[UUID, dict[UUID, datetime]] = {}
     for use in uses:
+        await turn()
         workspace_id = use.workspace_id or caller.workspace_id
         if caller.all_workspaces or workspace_id == caller.workspace_id:
             minute = min(use.used_time, now).replace(second=0, microsecond=0)
@@ -124,7 +128,7 @@ def _uses(caller: Caller, uses: Sequence[KeyUse], now: datetime) -> Mapping[UUID
     return found
 
 
-def _counts(caller: Caller, counts: Sequence[OutcomeCount], earliest: datetime, now: datetime) -> _ByWorkspace:
+async def _counts(caller: Caller, counts: Sequence[OutcomeCount], earliest: datetime, now: datetime) -> _ByWorkspace:
     """Return the counts that the caller may report, by workspace.
 
     A quarter ahead of now, by a client's clock, becomes the current one; those before ``earliest`` are left out.
@@ -132,6 +136,7 @@ def _counts(caller: Caller, counts: Sequence[OutcomeCount], earliest: datetime, 
     latest = quarter_of(now)
     found: dict[UUID, list[OutcomeCount]] = {}
     for count in counts:
+        await turn()
         workspace_id = count.workspace_id or caller.workspace_id
         allowed = caller.all_workspaces or workspace_id == caller.workspace_id
         if allowed and count.quarter_time >= earliest:
@@ -140,10 +145,11 @@ def _counts(caller: Caller, counts: Sequence[OutcomeCount], earliest: datetime, 
     return found
 
 
-def _outcomes(caller: Caller, counts: Sequence[OutcomeCount], keys: Mapping[UUID, KeyFacts]) -> Outcomes:
+async def _outcomes(caller: Caller, counts: Sequence[OutcomeCount], keys: Mapping[UUID, KeyFacts]) -> Outcomes:
     """Return the counts of keys that exist and that the caller's binding covers; others are left out."""
     found: dict[Outcome, dict[UUID, int]] = {}
     for count in counts:
+        await turn()
         facts = keys.get(count.key_id)
         if facts is None or not caller.covers_api(facts.api_id):
             continue

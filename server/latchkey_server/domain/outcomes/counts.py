@@ -11,6 +11,7 @@ from uuid import UUID
 
 from latchkey_server.domain.reporting.buckets import EARLIEST, QUARTER, quarter_of
 from latchkey_server.domain.secret import well_formed
+from latchkey_server.domain.turns import turn
 from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.domain.verify.model import Code
 
@@ -24,6 +25,10 @@ MODEL_MAX = 128
 _WORD = re.compile(r"([A-Za-z]{1,8})[_-]")
 UNKNOWN: Final = UUID(int=0)
 """Stands for the key of a secret that no key has."""
+
+
+_SUMMED_AT_ONCE = 256
+"""Counts that are summed in less than a millisecond."""
 
 
 class CountKey(NamedTuple):
@@ -168,12 +173,14 @@ def shown_prefix(secret: str) -> str:
     return word[1] if word else ""
 
 
-def by_outcome(counts: Counts) -> dict[Outcome, dict[UUID, int]]:
-    """Return counts by outcome and key."""
+async def by_outcome(counts: Counts) -> dict[Outcome, dict[UUID, int]]:
+    """Return counts by outcome and key; others have their turn meanwhile."""
     outcomes: dict[Outcome, dict[UUID, int]] = {}
     # Most kinds of verifications are of many keys: what is made for the first of them serves the others.
     alike: dict[tuple[datetime, Code, UUID, str, tuple[str, ...], str, bool], list[dict[UUID, int]]] = {}
-    for (quarter, (_, key_id, code, caller, model, tags, prefix, other)), count in counts.items():
+    for number, ((quarter, (_, key_id, code, caller, model, tags, prefix, other)), count) in enumerate(counts.items()):
+        if not number % _SUMMED_AT_ONCE:
+            await turn()
         kind = (quarter, code, caller, model, tags, prefix, other)
         summed = alike.get(kind)
         if summed is None:
@@ -183,11 +190,6 @@ def by_outcome(counts: Counts) -> dict[Outcome, dict[UUID, int]]:
         for by_key in summed:
             by_key[key_id] = by_key.get(key_id, 0) + count
     return outcomes
-
-
-def verifications_in(outcomes: Outcomes) -> int:
-    """Return how many verifications outcomes stand for."""
-    return sum(sum(by_key.values()) for outcome, by_key in outcomes.items() if not outcome.tagged)
 
 
 def combination_of(outcome: Outcome) -> VerificationCombination:

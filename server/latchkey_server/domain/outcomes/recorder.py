@@ -12,14 +12,15 @@ from typing import NamedTuple
 from uuid import UUID
 
 from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.domain.lateness import own_time
 from latchkey_server.domain.outcomes.by_label import by_label
 from latchkey_server.domain.outcomes.counts import (
     UNKNOWN,
+    Counts,
     Outcomes,
     VerificationCombination,
     VerificationCounter,
     by_outcome,
-    verifications_in,
     wanted_combinations,
     within,
 )
@@ -90,7 +91,9 @@ class VerificationRecorder:
 
 class _Batch(NamedTuple):
     sequence: int
-    noted: Noted
+    workspace_id: UUID
+    counts: Counts
+    uses: Mapping[UUID, datetime]
 
 
 class VerificationFlush:
@@ -137,20 +140,22 @@ class VerificationFlush:
     def _begin_batches(self) -> None:
         counts, uses = self._counter.take(self._batches), self._uses.take(self._batches)
         for workspace_id in counts.keys() | uses.keys():
-            noted = Noted(workspace_id, by_outcome(counts.get(workspace_id, {})), uses.get(workspace_id, {}))
-            self._batches[workspace_id] = _Batch(next(self._sequences), noted)
+            batch = _Batch(
+                next(self._sequences), workspace_id, counts.get(workspace_id, {}), uses.get(workspace_id, {})
+            )
+            self._batches[workspace_id] = batch
 
     async def _send(self, batch: _Batch, slots: asyncio.Semaphore) -> None:
-        noted = batch.noted
         async with slots:
             try:
-                async with asyncio.timeout(SEND_SECONDS):
+                async with own_time(SEND_SECONDS):
+                    noted = Noted(batch.workspace_id, await by_outcome(batch.counts), batch.uses)
                     await self._recorder.record(self._client_id, batch.sequence, noted)
             except (DatabaseUnavailable, TimeoutError):
                 return
             except Exception:
                 # Another attempt would fail too.
-                self._counter.dropped += verifications_in(noted.outcomes)
-                del self._batches[noted.workspace_id]
+                self._counter.dropped += sum(batch.counts.values())
+                del self._batches[batch.workspace_id]
                 raise
-        del self._batches[noted.workspace_id]
+        del self._batches[batch.workspace_id]

@@ -28,6 +28,9 @@ _json = json.encoder.encode_basestring_ascii
 COST_MAX = 1_000_000 * NANOS
 # An answer's sums are int64, which hold over nine thousand million maximal events, half that for total_tokens.
 COUNT_MAX = UNITS_MAX
+EVENTS_MAX = 1_000
+"""Events of one call."""
+
 EVENT_ID_MAX = 128
 TEXT_MAX = 128
 METADATA_MAX = 512

@@ -68,12 +68,9 @@ def checked(item: ReportedItem) -> Checked:
     return Candidate(item, id_hash(item.source, item.event_id), content_hash(item))
 
 
-def sort_out(caller: Caller, items: Sequence[Checked], keys: Mapping[UUID, KeyFacts], window: Window) -> list[Prepared]:
-    """Return each item with what would be recorded of it, or why nothing may be."""
-    return [
-        Prepared(None, None, item) if isinstance(item, LatchkeyError) else _prepared(caller, item, keys, window)
-        for item in items
-    ]
+def sort_out(caller: Caller, keys: Mapping[UUID, KeyFacts], window: Window, item: Checked) -> Prepared:
+    """Return an item with what would be recorded of it, or why nothing may be."""
+    return Prepared(None, None, item) if isinstance(item, LatchkeyError) else _prepared(caller, item, keys, window)
 
 
 def first_of_each(sorted_out: Sequence[Sequence[Prepared]]) -> dict[bytes, StoredEvent]:

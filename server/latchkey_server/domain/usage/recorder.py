@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.store import Clock, Store
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.domain.usage.combinations import CombinationMemory, bounded
-from latchkey_server.domain.usage.event import ItemResult, StoredEvent
+from latchkey_server.domain.usage.event import EVENTS_MAX, ItemResult, StoredEvent
 from latchkey_server.domain.usage.fence import unfenced
 from latchkey_server.domain.usage.group_commit import GroupCommit
 from latchkey_server.domain.usage.outcomes import (
@@ -27,7 +29,6 @@ from latchkey_server.domain.usage.ports import Transaction
 from latchkey_server.domain.usage.rollups import Bounded, UsageCombination, roll_up, sum_up, wanted_combinations
 from latchkey_server.domain.validation import require_number
 
-EVENTS_MAX = 1_000
 AHEAD = timedelta(minutes=5)
 
 
@@ -55,7 +56,7 @@ class UsageRecorder:
         are safe to send again.
         """
         require_number("events", len(items), EVENTS_MAX)
-        submission = Submission(caller, [checked(item) for item in items])
+        submission = Submission(caller, await in_slices(checked, items))
         return await self.groups.submit(caller.workspace_id, submission, len(items))
 
     async def _write(self, workspace_id: UUID, submissions: Sequence[Submission]) -> list[list[ItemResult]]:
@@ -64,7 +65,10 @@ class UsageRecorder:
             await tx.usage.begin(workspace_id)
             keys = await tx.usage.keys(workspace_id, _key_ids(submissions))
             window = Window(now - self._accepted, now + AHEAD)
-            sorted_out = [sort_out(submission.caller, submission.items, keys, window) for submission in submissions]
+            sorted_out = [
+                await in_slices(partial(sort_out, submission.caller, keys, window), submission.items)
+                for submission in submissions
+            ]
             new, results = await _claim(tx, workspace_id, sorted_out)
             summed = sum_up(new)
             wanted = wanted_combinations(summed, keys)

@@ -1,9 +1,10 @@
 """VerifyService's commands: find what is known of the secrets, decide on each, note what was answered."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from latchkey_server.domain import errors
@@ -11,6 +12,7 @@ from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import HARD_BOUND, Freshness, Instant, age
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.store import Clock
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.domain.verify.decide import decide
 from latchkey_server.domain.verify.model import Question, Record, Verdict
 from latchkey_server.domain.verify.ports import Notes, RecordSource
@@ -58,24 +60,29 @@ class Verifier:
         """Return an answer for each item, in order; an item fails alone. Nothing is noted before ``note``."""
         looked_up: dict[int, VerifyAnswer] = {}
         while True:
-            now, instant = self.clock(), self.instant()
-            answers = [looked_up.get(i) or self._from_cache(caller, item, now, instant) for i, item in enumerate(items)]
+            answers = await in_slices(partial(self._known_answer, caller, looked_up), enumerate(items))
             waiting = [i for i, answer in enumerate(answers) if answer is None]
             if not waiting:
                 return [answer for answer in answers if answer is not None]
             # What is cached now is decided after the wait, by what is cached then.
             asked = [item for i in waiting if isinstance(item := items[i], Asked)]
             known = await self._look_up(caller, asked)
-            looked_up |= zip(waiting, self._decide_all(caller, asked, known), strict=True)
+            looked_up |= zip(waiting, await self._decide_all(caller, asked, known), strict=True)
 
-    def _from_cache(self, caller: Caller, item: VerifyItem, now: datetime, at: Instant) -> VerifyAnswer | None:
+    def _known_answer(
+        self, caller: Caller, looked_up: Mapping[int, VerifyAnswer], numbered: tuple[int, VerifyItem]
+    ) -> VerifyAnswer | None:
+        number, item = numbered
+        return looked_up.get(number) or self._from_cache(caller, item)
+
+    def _from_cache(self, caller: Caller, item: VerifyItem) -> VerifyAnswer | None:
         """Return the answer if all that it takes is cached, else None; never waits."""
         if not isinstance(item, Asked):
             return item
         if item.question.freshness is not None:
             return None
-        record = self.source.fresh(item.sha256, at)
-        return _decided(record, item.question, caller, now, stale=False) if record is not None else None
+        record = self.source.fresh(item.sha256, self.instant())
+        return _decided(record, item.question, caller, self.clock(), stale=False) if record is not None else None
 
     def note(self, caller: Caller, items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> None:
         """Note the verdicts that were given."""
@@ -100,14 +107,15 @@ class Verifier:
         except LatchkeyError as error:
             return error
 
-    def _decide_all(self, caller: Caller, asked: Sequence[Asked], known: Sequence[_Known]) -> list[VerifyAnswer]:
-        now, at = self.clock(), self.instant()
-        return [
-            found
-            if isinstance(found, LatchkeyError)
-            else _decided(found, item.question, caller, now, stale=found is not None and age(found, at) > HARD_BOUND)
-            for item, found in zip(asked, known, strict=True)
-        ]
+    async def _decide_all(self, caller: Caller, asked: Sequence[Asked], known: Sequence[_Known]) -> list[VerifyAnswer]:
+        def decided(pair: tuple[Asked, _Known]) -> VerifyAnswer:
+            item, found = pair
+            if isinstance(found, LatchkeyError):
+                return found
+            stale = found is not None and age(found, self.instant()) > HARD_BOUND
+            return _decided(found, item.question, caller, self.clock(), stale=stale)
+
+        return await in_slices(decided, list(zip(asked, known, strict=True)))
 
 
 def require_count(items: int) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from latchkey_server.domain.keys.ports import KeyFilter
 from latchkey_server.domain.model import Balance, EnvironmentCount, Key, KeyStatus
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.keys.columns import KEY_COLUMNS, key_of
 from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions, asked_labels, placeholders
@@ -80,12 +81,12 @@ class PostgresKeys:
             f"{SELECT_KEY} WHERE {where.text} ORDER BY k.key_id DESC LIMIT {where.bind(limit)}",
             *where.arguments,
         )
-        return [key_of(row) for row in rows]
+        return await in_slices(key_of, rows)
 
     async def insert(self, keys: Sequence[Key]) -> None:
         await self._connection.executemany(
             f"INSERT INTO key ({', '.join(_NAMES)}) VALUES ({placeholders(len(_NAMES))})",
-            [[column.value(key) for column in KEY_COLUMNS] for key in keys],
+            await in_slices(_values_of, keys),
         )
 
     async def update(self, key: Key) -> None:
@@ -184,3 +185,7 @@ def _filter(workspace_id: UUID, wanted: KeyFilter, before: UUID | None, now: dat
         facts = " OR ".join(f"({_STATUS_FACTS[status]})" for status in sorted(wanted.statuses))
         where.raw(f"({facts.replace('?', where.bind(now))})" if "?" in facts else f"({facts})")
     return where
+
+
+def _values_of(key: Key) -> list[object]:
+    return [column.value(key) for column in KEY_COLUMNS]

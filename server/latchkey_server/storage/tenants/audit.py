@@ -5,7 +5,8 @@ from uuid import UUID
 
 from latchkey_server.domain.model import AuditEvent
 from latchkey_server.domain.store import AuditFilter
-from latchkey_server.storage.database import Connection
+from latchkey_server.domain.turns import in_slices
+from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.sql import Conditions
 
 _COLUMNS = (
@@ -53,4 +54,8 @@ class PostgresAudit:
             f"ORDER BY audit_event_id DESC LIMIT {where.bind(limit)}",
             *where.arguments,
         )
-        return [AuditEvent(**row) for row in rows]
+        return await in_slices(_event_of, rows)
+
+
+def _event_of(row: Row) -> AuditEvent:
+    return AuditEvent(**row)

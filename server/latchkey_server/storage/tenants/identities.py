@@ -4,6 +4,7 @@ from uuid import UUID
 
 from latchkey_server.domain.model import Identity
 from latchkey_server.domain.ratelimit_json import ratelimits_json, ratelimits_of
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.storage.database import Connection, Row
 
 _COLUMNS = "workspace_id, identity_id, external_id, metadata, ratelimits, create_time, update_time, revision"
@@ -39,7 +40,7 @@ class PostgresIdentities:
             before,
             limit,
         )
-        return [_identity_of(row) for row in rows]
+        return await in_slices(_identity_of, rows)
 
     async def insert(self, identity: Identity) -> None:
         await self._connection.execute(

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from latchkey_server.domain.model import ManagementKey, Role
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.storage.database import Connection, Row
 from latchkey_server.storage.rows import revocation_of
 
@@ -38,7 +39,7 @@ class PostgresManagementKeys:
             show_revoked,
             limit,
         )
-        return [management_key_of(row) for row in rows]
+        return await in_slices(management_key_of, rows)
 
     async def insert(self, management_key: ManagementKey) -> None:
         revoked = management_key.revocation

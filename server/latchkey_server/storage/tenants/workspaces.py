@@ -7,6 +7,7 @@ from uuid import UUID
 from latchkey_server.domain.errors import WorkspaceNotFound
 from latchkey_server.domain.ids import WORKSPACE, format_id
 from latchkey_server.domain.model import Change, ChangeKind, Workspace, WorkspaceSettings
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.storage.channel import notify
 from latchkey_server.storage.database import Connection, Row
 
@@ -36,7 +37,7 @@ class PostgresWorkspaces:
             before,
             limit,
         )
-        return [_workspace_of(row) for row in rows]
+        return await in_slices(_workspace_of, rows)
 
     async def insert(self, workspace: Workspace) -> None:
         settings = workspace.settings

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.domain.usage.event import UsageEvent, UsageType
 from latchkey_server.domain.usage.ports import EventRow
 from latchkey_server.domain.usage.report import EventPage, UsageFilter
@@ -35,7 +36,7 @@ async def events(connection: Connection, workspace_id: UUID, page: EventPage) ->
             f"ORDER BY e.occurred_time DESC, e.id_hash DESC LIMIT {where.bind(page.limit)}",
             *where.arguments,
         )
-    return [EventRow(_event_of(row), row["id_hash"], row["record_time"]) for row in rows]
+    return await in_slices(_row_of, rows)
 
 
 def _joined(wanted: UsageFilter) -> str:
@@ -73,3 +74,7 @@ def _event_of(row: Row) -> UsageEvent:
         operation_id=row["operation_id"],
         metadata=row["metadata"],
     )
+
+
+def _row_of(row: Row) -> EventRow:
+    return EventRow(_event_of(row), row["id_hash"], row["record_time"])

@@ -7,7 +7,9 @@ from uuid import UUID
 from latchkey.money import money_of
 from latchkey.v1 import environment_pb2, key_pb2, key_service_pb2
 from latchkey_server.domain import ids
+from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.keys.fields import ENTRIES_MAX
+from latchkey_server.domain.keys.importing import ITEMS_MAX, ImportItem
 from latchkey_server.domain.keys.maker import KeyDraft
 from latchkey_server.domain.keys.ports import KeyFilter
 from latchkey_server.domain.model import (
@@ -26,6 +28,7 @@ from latchkey_server.domain.model import (
     etag_of,
 )
 from latchkey_server.domain.validation import Violations, check_storable, counted
+from latchkey_server.transport import sized
 from latchkey_server.transport.convert.ratelimit import ratelimit_messages, read_ratelimits
 from latchkey_server.transport.convert.report import read_labels
 from latchkey_server.transport.convert.secret import revocation_message, secret_messages
@@ -39,6 +42,7 @@ from latchkey_server.transport.convert.well_known import (
     struct,
     timestamp,
 )
+from latchkey_server.transport.sized import batch_reader
 
 MUTABLE: Final = (
     "name",
@@ -96,6 +100,19 @@ def read_draft(message: key_pb2.Key) -> KeyDraft:
     api_id = read_id(found, "api_id", ids.API, message.api_id) if message.api_id else None
     member = message.member if message.HasField("member") else None
     return KeyDraft(fields=fields, member=member, api_id=api_id, prefix=message.prefix, found=tuple(found.found))
+
+
+read_import: Final = batch_reader(key_service_pb2.ImportKeysRequest.DESCRIPTOR, ITEMS_MAX)
+"""Reads an ImportKeysRequest whose items stay bytes."""
+
+
+def read_import_item(raw: bytes) -> ImportItem | LatchkeyError:
+    """Return the key to import that a serialised message holds, or what is wrong with it."""
+    try:
+        item: key_service_pb2.ImportKeyItem = sized.read(key_service_pb2.ImportKeyItem.FromString, raw)
+    except LatchkeyError as error:
+        return error
+    return ImportItem(read_draft(item.key), item.secret_sha256, item.mask_hint)
 
 
 def fields_message(fields: KeyFields) -> key_pb2.Key:

@@ -1,6 +1,7 @@
 """Usage between the wire and the domain."""
 
 from collections.abc import Mapping
+from typing import Final
 from uuid import UUID
 
 from latchkey.money import money_of
@@ -8,7 +9,7 @@ from latchkey.v1 import error_reason_pb2, usage_pb2, usage_service_pb2
 from latchkey_server.domain import ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.reporting.request import VALUES_MAX, ReportKey
-from latchkey_server.domain.usage.event import METADATA_MAX, ItemResult, Outcome, UsageEvent, UsageType
+from latchkey_server.domain.usage.event import EVENTS_MAX, METADATA_MAX, ItemResult, Outcome, UsageEvent, UsageType
 from latchkey_server.domain.usage.outcomes import ReportedItem
 from latchkey_server.domain.usage.report import (
     Measure,
@@ -21,6 +22,7 @@ from latchkey_server.domain.usage.report import (
     UsageRow,
 )
 from latchkey_server.domain.validation import Violations
+from latchkey_server.transport import sized
 from latchkey_server.transport.convert.report import read_labels, read_report, read_texts
 from latchkey_server.transport.convert.well_known import (
     read_enum,
@@ -32,10 +34,24 @@ from latchkey_server.transport.convert.well_known import (
     struct,
     timestamp,
 )
+from latchkey_server.transport.sized import batch_reader
+
+EVENT_MAX: Final = 16 * 1024
+"""Bytes that a serialised event may have: several times one whose every field is full."""
+
+read_usage: Final = batch_reader(usage_service_pb2.ReportUsageRequest.DESCRIPTOR, EVENTS_MAX)
+"""Reads a ReportUsageRequest whose events stay bytes."""
 
 
-def read_event(message: usage_pb2.UsageEvent) -> ReportedItem:
-    """Return the event that a message holds, or what is wrong with it."""
+def read_event(raw: bytes) -> ReportedItem:
+    """Return the event that a serialised message holds, or what is wrong with it."""
+    try:
+        return _read_event(sized.read(usage_pb2.UsageEvent.FromString, raw, EVENT_MAX))
+    except LatchkeyError as error:
+        return error
+
+
+def _read_event(message: usage_pb2.UsageEvent) -> UsageEvent:
     found = Violations("event")
     given = message.metadata if message.HasField("metadata") else None
     event = UsageEvent(
@@ -55,10 +71,7 @@ def read_event(message: usage_pb2.UsageEvent) -> ReportedItem:
         operation_id=message.operation_id,
         metadata=None if given is None else read_struct(found, "metadata", given, METADATA_MAX),
     )
-    try:
-        found.check()
-    except LatchkeyError as error:
-        return error
+    found.check()
     return event
 
 

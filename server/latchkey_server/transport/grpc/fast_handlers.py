@@ -15,13 +15,13 @@ from latchkey_server.domain.access.credentials import Credential, bearer_text
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Instant
 from latchkey_server.domain.model import Caller
-from latchkey_server.domain.verify.command import ITEMS_MAX
 from latchkey_server.observability import Metrics
 from latchkey_server.transport.authentication import Authentication
 from latchkey_server.transport.grpc.stack import ServicerContext, Stack
 from latchkey_server.transport.layers import call_ids
+from latchkey_server.transport.sized import COUNTED_FROM
 from latchkey_server.transport.status import REQUEST_ID_KEY
-from latchkey_server.transport.verify.fast_path import FastPath
+from latchkey_server.transport.verify.fast_path import AT_ONCE_MAX, FastPath
 from latchkey_server.transport.verify.frames import read_batch, write_batch
 
 _SERVICE = "/latchkey.v1.VerifyService/"
@@ -163,11 +163,13 @@ def fast_methods(
     """
 
     def batch(raw: bytes, caller: Caller, at: Instant) -> bytes | None:
+        if len(raw) > COUNTED_FROM:
+            return None
         try:
             items = read_batch(raw).items
         except LatchkeyError:
             return None
-        results = fast_path.results(items, caller, at) if 1 <= len(items) <= ITEMS_MAX else None
+        results = fast_path.results(items, caller, at) if 1 <= len(items) <= AT_ONCE_MAX else None
         return None if results is None else write_batch(results)
 
     answers = {"Verify": fast_path.result, "BatchVerify": batch}

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from latchkey.v1 import key_service_pb2 as pb
 from latchkey.v1 import key_service_pb2_grpc
 from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.keys.commands import Adjustment, Keys
-from latchkey_server.domain.keys.importing import ITEMS_MAX, ImportItem, KeyImport
+from latchkey_server.domain.keys.importing import ITEMS_MAX, ImportResult, KeyImport
 from latchkey_server.domain.model import KeyFields
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.domain.validation import Violations, require_number
 from latchkey_server.transport.call import Context, caller, origin
 from latchkey_server.transport.convert.key import (
@@ -19,6 +21,7 @@ from latchkey_server.transport.convert.key import (
     fields_message,
     key_message,
     read_draft,
+    read_import_item,
     read_key_fields,
     read_key_filter,
 )
@@ -105,16 +108,11 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         view, secret_id = await self._keys.lookup(caller(), request.secret)
         return pb.LookupKeyResponse(key=key_message(view), secret_id=ids.format_id(ids.SECRET, secret_id))
 
-    async def ImportKeys(self, request: pb.ImportKeysRequest, context: Context) -> pb.ImportKeysResponse:
+    async def ImportKeys(self, request: Any, context: Context) -> pb.ImportKeysResponse:
         require_number("items", len(request.items), ITEMS_MAX)
-        items = [ImportItem(read_draft(item.key), item.secret_sha256, item.mask_hint) for item in request.items]
+        items = await in_slices(read_import_item, request.items)
         imported = await self._imports.run(origin("ImportKeys", request), items)
-        results = [
-            pb.ImportKeyResult(error=status_of(result))
-            if isinstance(result, LatchkeyError)
-            else pb.ImportKeyResult(key_id=ids.format_id(ids.KEY, result))
-            for result in imported.value
-        ]
+        results = await in_slices(_import_result, imported.value)
         return pb.ImportKeysResponse(results=results, revision=revision(imported.revision))
 
     async def ListEnvironments(
@@ -136,3 +134,9 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         adjustment = Adjustment(request.add if which == "add" else request.set, relative=which == "add")
         adjusted = await self._keys.adjust_credits(origin("AdjustCredits", request), key_id, adjustment)
         return pb.AdjustCreditsResponse(balance=credit_message(adjusted.value))
+
+
+def _import_result(result: ImportResult) -> pb.ImportKeyResult:
+    if isinstance(result, LatchkeyError):
+        return pb.ImportKeyResult(error=status_of(result))
+    return pb.ImportKeyResult(key_id=ids.format_id(ids.KEY, result))

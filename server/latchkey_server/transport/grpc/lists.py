@@ -23,5 +23,5 @@ async def one_page(
     bound = binding(request)
     cursor = decode_token(bound, request.page_token)
     page = await load(page_size(request.page_size), cursor)
-    messages = fitting(map(convert, page.items))
+    messages = await fitting(convert, page.items)
     return messages, encode_token(bound, page.first(len(messages)).next_cursor)

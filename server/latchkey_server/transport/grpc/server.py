@@ -1,7 +1,7 @@
 """The gRPC server: services, reflection, health, and what limits a connection."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -19,6 +19,9 @@ from latchkey.v1 import (
     usage_service_pb2_grpc,
     verify_service_pb2,
 )
+from latchkey_server.transport.convert.client_report import read_verifications
+from latchkey_server.transport.convert.key import read_import
+from latchkey_server.transport.convert.usage import read_usage
 from latchkey_server.transport.grpc.admin_servicer import AdminServicer
 from latchkey_server.transport.grpc.health import Health
 from latchkey_server.transport.grpc.key_servicer import KeyServicer
@@ -26,22 +29,32 @@ from latchkey_server.transport.grpc.reflection import Reflection
 from latchkey_server.transport.grpc.stack import Stack
 from latchkey_server.transport.grpc.usage_servicer import UsageServicer
 from latchkey_server.transport.grpc.verify_servicer import VerifyServicer
+from latchkey_server.transport.sized import MESSAGE_MAX, Read
 
-MESSAGE_MAX: Final = 4 * 1024 * 1024
+CONNECTION_GRACE_SECONDS: Final = 300
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_MAX),
     ("grpc.max_send_message_length", MESSAGE_MAX),
     ("grpc.max_concurrent_streams", 1024),
-    # Balancing is per connection: a connection ends now and then, so that new servers get their share.
+    # Balancing is per connection: a connection ends now and then, so that new servers get their share. Streams that
+    # began before have ended by themselves when the grace is over.
     ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     # No stricter than what clients are advised to send, else they are cut off with too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+
+BATCH_READERS: Final[Mapping[str, Read]] = {
+    "/latchkey.v1.KeyService/ImportKeys": read_import,
+    "/latchkey.v1.UsageService/ReportUsage": read_usage,
+    "/latchkey.v1.VerifyService/ReportVerifications": read_verifications,
+}
+"""What reads the requests that hold many entries, which are parsed one by one."""
 
 
 def options(port_shared: bool = False) -> list[tuple[str, int]]:

@@ -1,15 +1,18 @@
 """Services of gRPC with the layers around each of their handlers."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from latchkey_server.domain import errors
+from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.transport import sized
 from latchkey_server.transport.call import current_metadata
 from latchkey_server.transport.layers import Layer
+from latchkey_server.transport.sized import Read
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
@@ -29,8 +32,10 @@ class Stack(grpc.GenericRpcHandler):
     more future with every call, and forty of them cost more than the verification.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], readers: Mapping[str, Read] = MappingProxyType({})) -> None:
+        """``readers`` are for the methods whose requests are read otherwise than by their generated code."""
         self._layers = layers
+        self._readers = readers
         self._bare: list[grpc.GenericRpcHandler] = []
         self._wrapped: dict[str, Any] = {}
 
@@ -66,9 +71,13 @@ class Stack(grpc.GenericRpcHandler):
         behavior = getattr(handler, kind)
         # A coroutine that writes to its context (as gRPC's own health watch does) is awaited like an answer.
         yields = handler.response_streaming and not inspect.iscoroutinefunction(behavior)
-        deserialize = handler.request_deserializer and _tolerant(handler.request_deserializer)
-        if not handler.request_streaming and deserialize:
-            behavior = _readable(behavior, yields)
+        deserialize = handler.request_deserializer
+        if not handler.request_streaming:
+            # Within the layers: what nobody may ask is not read.
+            behavior = _reading(behavior, yields, self._readers.get(method) or _reader(deserialize))
+            deserialize = None
+        elif deserialize:
+            deserialize = partial(_read_or_none, deserialize)
         for layer in reversed(self._layers):
             wrap = layer.stream if yields else layer.unary
             behavior = wrap(method, behavior)
@@ -76,34 +85,26 @@ class Stack(grpc.GenericRpcHandler):
         return make(behavior, deserialize, handler.response_serializer)
 
 
-class Unreadable:
-    """Stands for a request whose bytes are no message."""
+def _reader(deserialize: Read | None) -> Read:
+    return partial(sized.read, deserialize) if deserialize else bytes
 
 
-def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Pass unreadable requests on to the layers: gRPC itself would answer with the exception's text."""
-
-    def read(raw: bytes) -> Any:
-        try:
-            return deserialize(raw)
-        except DecodeError:
-            return Unreadable()
-
-    return read
+def _read_or_none(deserialize: Read, raw: bytes) -> Any:
+    """Return a stream's request, or None: gRPC itself would answer with the exception's text."""
+    try:
+        return sized.read(deserialize, raw)
+    except LatchkeyError:
+        return None
 
 
-def _readable(inner: Any, yields: bool) -> Any:
-    """Return a handler of one request that refuses unreadable ones."""
+def _reading(inner: Any, yields: bool, read: Read) -> Any:
+    """Return a handler that reads its request by itself."""
 
-    async def unary(request: Any, context: ServicerContext) -> Any:
-        if isinstance(request, Unreadable):
-            raise errors.InvalidField.one("request", "is not a message of this method")
-        return await inner(request, context)
+    async def unary(raw: bytes, context: ServicerContext) -> Any:
+        return await inner(read(raw), context)
 
-    async def stream(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
-        if isinstance(request, Unreadable):
-            raise errors.InvalidField.one("request", "is not a message of this method")
-        async for response in inner(request, context):
+    async def stream(raw: bytes, context: ServicerContext) -> AsyncIterator[Any]:
+        async for response in inner(read(raw), context):
             yield response
 
     return stream if yields else unary

@@ -1,14 +1,17 @@
 """UsageService on the wire: convert, call the domain, convert."""
 
+from typing import Any
+
 from latchkey.v1 import usage_service_pb2 as pb
 from latchkey.v1 import usage_service_pb2_grpc
 from latchkey_server.domain.outcomes.query import VerificationQueries
 from latchkey_server.domain.paging import decode_token, encode_token, page_size
 from latchkey_server.domain.reporting.request import DEFAULT_ROWS, MAX_ROWS
 from latchkey_server.domain.store import Clock
-from latchkey_server.domain.usage.event import UsageType
+from latchkey_server.domain.turns import in_slices
+from latchkey_server.domain.usage.event import EVENTS_MAX, UsageType
 from latchkey_server.domain.usage.query import UsageQueries, default_range
-from latchkey_server.domain.usage.recorder import EVENTS_MAX, UsageRecorder
+from latchkey_server.domain.usage.recorder import UsageRecorder
 from latchkey_server.domain.usage.report import EventPage
 from latchkey_server.domain.validation import Violations, counted, require_number
 from latchkey_server.transport.answer_size import fitting
@@ -38,19 +41,19 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         self._verifications = verifications
         self._clock = clock
 
-    async def ReportUsage(self, request: pb.ReportUsageRequest, context: Context) -> pb.ReportUsageResponse:
+    async def ReportUsage(self, request: Any, context: Context) -> pb.ReportUsageResponse:
         require_number("events", len(request.events), EVENTS_MAX)
         # Before they are read, so that refusing costs less than recording.
         self._recorder.groups.require_room(caller().workspace_id, len(request.events))
-        results = await self._recorder.report(caller(), [read_event(event) for event in request.events])
-        return pb.ReportUsageResponse(results=[result_message(result) for result in results])
+        results = await self._recorder.report(caller(), await in_slices(read_event, request.events))
+        return pb.ReportUsageResponse(results=await in_slices(result_message, results))
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Context) -> pb.QueryUsageResponse:
         bound = binding(request)
         cursor = decode_token(bound, request.page_token)
         size = page_size(request.page_size, DEFAULT_ROWS, MAX_ROWS)
         report = await self._queries.report(caller(), read_request(request), size, cursor)
-        rows = fitting(map(row_message, report.rows))
+        rows = await fitting(row_message, report.rows)
         more = report.more or len(rows) < len(report.rows)
         return pb.QueryUsageResponse(
             rows=rows,
@@ -74,7 +77,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         cursor = decode_token(bound, request.page_token)
         size = page_size(request.page_size, DEFAULT_ROWS, MAX_ROWS)
         report = await self._verifications.report(caller(), read_verification_request(request), size, cursor)
-        rows = fitting(map(verification_row_message, report.rows))
+        rows = await fitting(verification_row_message, report.rows)
         more = report.more or len(rows) < len(report.rows)
         return pb.QueryVerificationsResponse(
             rows=rows,

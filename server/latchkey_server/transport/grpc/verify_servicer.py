@@ -11,18 +11,21 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.outcomes.client_reports import ClientReports
-from latchkey_server.domain.verify.command import ITEMS_MAX, Verifier, VerifyAnswer, VerifyItem, require_count
+from latchkey_server.domain.turns import in_slices, turn
+from latchkey_server.domain.verify.command import Verifier, VerifyAnswer, VerifyItem, require_count
 from latchkey_server.domain.verify.ports import Feed
 from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.observability import Metrics
+from latchkey_server.transport.admission import FrameRoom
+from latchkey_server.transport.answer_size import ANSWER_MAX
 from latchkey_server.transport.call import Context, caller
-from latchkey_server.transport.convert.client_report import read_report
+from latchkey_server.transport.convert.client_report import RawReport, read_report
 from latchkey_server.transport.grpc.verify_stream import VerifyFrames
 from latchkey_server.transport.grpc.watch_keys import KeyWatch
-from latchkey_server.transport.verify.fast_path import FastPath
+from latchkey_server.transport.verify.fast_path import AT_ONCE_MAX, FastPath
 from latchkey_server.transport.verify.frames import read_batch, write_batch
 from latchkey_server.transport.verify.reader import read_item
-from latchkey_server.transport.verify.writer import answer_bytes, decided_bytes, filled, fitting
+from latchkey_server.transport.verify.writer import FULL_BYTES, TAG_BYTES, answer_bytes, decided_bytes, filled, fitting
 
 
 class Verifications:
@@ -37,8 +40,8 @@ class Verifications:
         self._verdicts = metrics.verdicts
 
     def at_once(self, raws: Sequence[bytes]) -> list[bytes] | None:
-        """Return a result for each item if all that it takes is cached, else None; never waits."""
-        return self._fast_path.results(raws, caller(), self._instant()) if 1 <= len(raws) <= ITEMS_MAX else None
+        """Return a result for each of a few items if all that it takes is cached, else None; never waits."""
+        return self._fast_path.results(raws, caller(), self._instant()) if 1 <= len(raws) <= AT_ONCE_MAX else None
 
     async def one(self, raw: bytes) -> bytes:
         """Return the response to a request; raises what is wrong with it, and what ``Verifier.verify`` raises."""
@@ -53,11 +56,30 @@ class Verifications:
     async def many(self, raws: Sequence[bytes]) -> list[bytes]:
         """Return a result for each item, in order; an item fails alone. Raises InvalidField for their number."""
         require_count(len(raws))
-        items = [read_item(raw) for raw in raws]
+        results: list[bytes] = []
+        room = ANSWER_MAX
+        for begin in range(0, len(raws), AT_ONCE_MAX):
+            portion = raws[begin : begin + AT_ONCE_MAX]
+            # What does not fit has to be told too.
+            rest = len(raws) - begin - len(portion)
+            found = await self._portion(portion, room - rest * FULL_BYTES)
+            results += found
+            if len(found) < len(portion):
+                break
+            room -= sum(map(len, found)) + len(found) * TAG_BYTES
+        return filled(results, len(raws))
+
+    async def _portion(self, raws: Sequence[bytes], room: int) -> list[bytes]:
+        """Return a result for each of some items, in order, as many as fit into so many bytes; others are not noted."""
+        await turn()
+        results = self._fast_path.results(raws, caller(), self._instant(), room)
+        if results is not None:
+            return results
+        items = await in_slices(read_item, raws)
         answers = await self._verifier.verify_all(caller(), items)
-        results = fitting(items, answers)
+        results = await fitting(items, answers, room)
         self._note(items[: len(results)], answers[: len(results)])
-        return filled(results, len(items))
+        return results
 
     def _note(self, items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> None:
         self._verifier.note(caller(), items, answers)
@@ -76,7 +98,12 @@ class VerifyServicer:
         watchers: Watchers,
         followed: Feed,
         instant: Callable[[], Instant],
+        room: FrameRoom,
+        stream_seconds: float,
     ) -> None:
+        """``stream_seconds`` is how long a stream lasts before the server ends it."""
+        self._room = room
+        self._stream_seconds = stream_seconds
         self._verifications = verifications
         self._reports = reports
         self._watchers = watchers
@@ -119,12 +146,19 @@ class VerifyServicer:
         return write_batch(await self._verifications.many(read_batch(request).items))
 
     async def verify_stream(self, _requests: AsyncIterator[bytes], context: Context) -> None:
-        frames = VerifyFrames(context, self._verifications.at_once, self._verifications.many)
+        frames = VerifyFrames(
+            context,
+            self._verifications.at_once,
+            self._verifications.many,
+            self._room,
+            self._instant,
+            self._stream_seconds,
+        )
         with self._open(frames):
             await frames.answer_all()
 
     async def watch_keys(self, _requests: AsyncIterator[pb.WatchKeysRequest], context: Context) -> None:
-        watch = KeyWatch(context, self._followed, self._instant)
+        watch = KeyWatch(context, self._followed, self._instant, self._stream_seconds)
         with self._open(watch):
             await watch.serve(self._watchers)
 
@@ -133,10 +167,8 @@ class VerifyServicer:
     ) -> pb.ReleaseReservationResponse:
         raise errors.NotImplementedYet("ReleaseReservation")
 
-    async def report_verifications(
-        self, request: pb.ReportVerificationsRequest, _context: Context
-    ) -> pb.ReportVerificationsResponse:
-        return pb.ReportVerificationsResponse(duplicate=await self._reports.take(caller(), read_report(request)))
+    async def report_verifications(self, request: RawReport, _context: Context) -> pb.ReportVerificationsResponse:
+        return pb.ReportVerificationsResponse(duplicate=await self._reports.take(caller(), await read_report(request)))
 
     @contextmanager
     def _open(self, stream: VerifyFrames | KeyWatch) -> Iterator[None]:

@@ -36,7 +36,9 @@ _KINDS: Final = {
 class KeyWatch:
     """One client's watch."""
 
-    def __init__(self, context: Context, followed: Feed, instant: Callable[[], Instant]) -> None:
+    def __init__(self, context: Context, followed: Feed, instant: Callable[[], Instant], seconds: float) -> None:
+        """``seconds`` is how long the watch lasts."""
+        self._end = instant() + seconds
         self._context = context
         self._followed = followed
         self._instant = instant
@@ -51,7 +53,7 @@ class KeyWatch:
             self._task.cancel()
 
     async def serve(self, watchers: Watchers) -> None:
-        """Send what happens until the client leaves.
+        """Send what happens until the client leaves or the watch has lasted its time.
 
         Raises CredentialInvalid and RoleTooLow once the credential no longer allows it, InvalidField,
         DatabaseUnavailable, and ServerStopping.
@@ -73,12 +75,13 @@ class KeyWatch:
         reader = asyncio.create_task(self._read(watch))
         reader.add_done_callback(lambda _task: watch.wake())
         try:
-            while not reader.done():
+            while not reader.done() and self._instant() < self._end:
                 await self._send(await watch.events(RECHECK_SECONDS))
                 await recheck()
                 self._follow_binding(watch)
             await self._send(await watch.events(0))
-            reader.result()
+            if reader.done():
+                reader.result()
         finally:
             reader.cancel()
 

@@ -39,6 +39,12 @@ from latchkey_server.transport.verify.writer import (
 READY_MAX: Final = 16
 """Ready answers that are stored with a record; one more evicts all but the newest."""
 
+RAW_MAX: Final = 24 * 1024
+"""Bytes of a question, secret included, that is looked at here: to hash what is larger would take its time."""
+
+AT_ONCE_MAX: Final = 256
+"""Questions that are answered one after another without a look at the loop: in less than a millisecond."""
+
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -118,11 +124,14 @@ class FastPath:
         self._note(record, ready)
         return result
 
-    def results(self, raws: Sequence[bytes], caller: Caller, at: Instant) -> list[bytes] | None:
-        """Return the VerifyResults of a batch, or None if any has to take the slow path; nothing is noted then."""
+    def results(self, raws: Sequence[bytes], caller: Caller, at: Instant, room: int = ANSWER_MAX) -> list[bytes] | None:
+        """Return the VerifyResults of a batch, or None if any has to take the slow path; nothing is noted then.
+
+        ``room`` is for how many bytes of them there is room.
+        """
         if at >= self._tick_end:
             self._begin_tick(at)
-        room, askings = ANSWER_MAX, self._askings.of(caller)
+        askings = self._askings.of(caller)
         answers: list[tuple[Record, ReadyAnswer, bytes]] = []
         for raw in raws:
             found = self._find(raw, caller, askings, at)
@@ -141,6 +150,8 @@ class FastPath:
         self, raw: bytes, caller: Caller, askings: dict[bytes, Asking], at: Instant
     ) -> tuple[Record, ReadyAnswer, bytes] | None:
         """Return the record that a request asks about, its ready answer, and the VerifyResponse, or None."""
+        if len(raw) > RAW_MAX:
+            return None
         if len(raw) > 2 and raw[0] == KEY_TAG and raw[1] < ONE_BYTE:
             # Nearly all are of this form: `secret_span` would find the same.
             start, end = 2, raw[1] + 2

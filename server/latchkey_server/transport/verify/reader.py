@@ -7,11 +7,9 @@ comes first and the rest of the bytes is the same from call to call: it is parse
 from itertools import islice
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from latchkey.rules import secret_sha256
 from latchkey.v1 import verify_service_pb2 as pb
-from latchkey_server.domain import errors, ids
+from latchkey_server.domain import ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.model import Revision
 from latchkey_server.domain.outcomes.counts import shown_prefix
@@ -20,6 +18,7 @@ from latchkey_server.domain.verify import request as questions
 from latchkey_server.domain.verify.command import Asked, VerifyItem
 from latchkey_server.domain.verify.model import Question, RateLimitCost
 from latchkey_server.domain.verify.request import GROUPS_MAX, RATELIMITS_MAX, TAGS_MAX
+from latchkey_server.transport import sized
 from latchkey_server.transport.convert.well_known import read_duration, read_id, read_money
 
 KEY_TAG: Final = 0x0A
@@ -85,10 +84,7 @@ def read_item(raw: bytes) -> VerifyItem:
 
 
 def _read(raw: bytes) -> Asked:
-    try:
-        request = pb.VerifyRequest.FromString(raw)
-    except DecodeError:
-        raise errors.InvalidField.one("request", "is not a message of this method") from None
+    request: pb.VerifyRequest = sized.read(pb.VerifyRequest.FromString, raw)
     found = Violations()
     if not request.key:
         found.add("key", "is required")

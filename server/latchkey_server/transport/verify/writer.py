@@ -17,6 +17,7 @@ from latchkey_server.domain import errors, ids
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import History
 from latchkey_server.domain.model import Revision
+from latchkey_server.domain.turns import turn
 from latchkey_server.domain.verify.command import VerifyAnswer, VerifyItem
 from latchkey_server.domain.verify.model import Code, Degradation, Record, Verdict
 from latchkey_server.transport.answer_size import ANSWER_MAX
@@ -27,7 +28,7 @@ from latchkey_server.transport.status import status_of
 TAG_BYTES: Final = 6
 _NO_METADATA: Final = "{}"
 _FULL: Final = verification_pb2.VerifyResult(error=status_of(errors.AnswerTooLarge())).SerializeToString()
-_FULL_BYTES: Final = len(_FULL) + TAG_BYTES
+FULL_BYTES: Final = len(_FULL) + TAG_BYTES
 RESULT_TAG: Final = b"\x0a"
 """Field 1, in a VerifyResult and in a VerifyResponse alike."""
 
@@ -91,11 +92,15 @@ def lasting_parts(verdict: Verdict, record: Record, omit_metadata: bool, *, stor
     return _HEADS[verdict.code], _common(record, omit_metadata, store), _cacheable(verdict.cacheable_for)
 
 
-def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> list[bytes]:
-    """Return VerifyResults, in order, as many as fit if each of the rest becomes an AnswerTooLarge."""
+async def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer], room: int = ANSWER_MAX) -> list[bytes]:
+    """Return VerifyResults, in order, as many as fit into so many bytes if each of the rest becomes an AnswerTooLarge.
+
+    Others have their turn meanwhile.
+    """
     results: list[bytes] = []
-    room, decided_time, decided = ANSWER_MAX - len(items) * _FULL_BYTES, None, b""
+    room, decided_time, decided = room - len(items) * FULL_BYTES, None, b""
     for item, answer in zip(items, answers, strict=True):
+        await turn()
         if isinstance(answer, LatchkeyError):
             result = verification_pb2.VerifyResult(error=status_of(answer)).SerializeToString()
         else:
@@ -103,7 +108,7 @@ def fitting(items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> lis
                 decided_time, decided = answer.decided_time, decided_bytes(answer.decided_time)
             omit_metadata = not isinstance(item, LatchkeyError) and item.question.omit_metadata
             result = answer_bytes(answer, decided, omit_metadata=omit_metadata)
-        room -= len(result) + TAG_BYTES - _FULL_BYTES
+        room -= len(result) + TAG_BYTES - FULL_BYTES
         if room < 0:
             break
         results.append(result)

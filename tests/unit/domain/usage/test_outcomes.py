@@ -26,7 +26,7 @@ OLD = NOW - timedelta(days=36)
 
 
 def sorted_out(items: Sequence[ReportedItem], **caller: Any) -> list[Any]:
-    return sort_out(make_caller(**caller), [checked(item) for item in items], KEYS, WINDOW)
+    return [sort_out(make_caller(**caller), KEYS, WINDOW, checked(item)) for item in items]
 
 
 def told(items: Sequence[ReportedItem], recorded: dict[bytes, bytes] | None = None) -> list[tuple[str, str | None]]:
@@ -39,7 +39,7 @@ def told(items: Sequence[ReportedItem], recorded: dict[bytes, bytes] | None = No
 )
 def test_an_events_member_is_the_one_sent_else_the_keys(sent: str | None, of_key: str, stamped: str) -> None:
     keys = {KEY_ID: KeyFacts(API_ID, of_key, "")}
-    [ready] = sort_out(make_caller(), [checked(make_event(member=sent))], keys, WINDOW)
+    ready = sort_out(make_caller(), keys, WINDOW, checked(make_event(member=sent)))
 
     assert ready.stored == stored(make_event(member=sent), stamped)
 

@@ -1,0 +1,90 @@
+"""Admission: how much each caller may have under way at a time on one server process."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from latchkey_server.domain import errors
+from latchkey_server.domain.model import Caller
+
+CALLS: Final = "calls"
+STREAMS: Final = "streams"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caller may have under way at a time; bytes are those of frames that are not answered yet."""
+
+    calls: int = 1_000
+    """Calls that are not answered from memory at once."""
+    streams: int = 64
+    frame_bytes: int = 16 * 1024 * 1024
+    frame_bytes_of_all: int = 128 * 1024 * 1024
+
+
+class Admission:
+    """Counts what each caller has under way."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._most = {CALLS: limits.calls, STREAMS: limits.streams}
+        self._under_way: Counter[tuple[UUID, str]] = Counter()
+        self.frames = FrameRoom(limits.frame_bytes, limits.frame_bytes_of_all)
+        self.refused: Counter[str] = Counter()
+        """Refusals, by what there was too much of."""
+
+    @contextmanager
+    def admit(self, caller: Caller, what: str) -> Iterator[None]:
+        """Count one more of ``what``, CALLS or STREAMS, until the context is left; raises ShareExceeded."""
+        mine = (caller.management_key_id, what)
+        if self._under_way[mine] >= self._most[what]:
+            self.refused[what] += 1
+            raise errors.ShareExceeded(what, self._most[what])
+        self._under_way[mine] += 1
+        try:
+            yield
+        finally:
+            self._under_way[mine] -= 1
+            if not self._under_way[mine]:
+                del self._under_way[mine]
+
+
+class FrameRoom:
+    """Room in bytes for frames that are not answered yet: so much for each caller, and so much for all.
+
+    Whoever finds none waits, and reads no further frame meanwhile. A caller of whom nothing is in it always finds room.
+    """
+
+    def __init__(self, most: int, most_of_all: int) -> None:
+        self._most = most
+        self._most_of_all = most_of_all
+        self._of: Counter[UUID] = Counter()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.bytes = 0
+
+    async def enter(self, caller_id: UUID, size: int) -> None:
+        """Take room for a frame, once there is some."""
+        while not self._fits(caller_id, size):
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+        self._of[caller_id] += size
+        self.bytes += size
+
+    def leave(self, caller_id: UUID, size: int) -> None:
+        """Give room back."""
+        self.bytes -= size
+        self._of[caller_id] -= size
+        if not self._of[caller_id]:
+            del self._of[caller_id]
+        waiting, self._waiting = self._waiting, deque()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _fits(self, caller_id: UUID, size: int) -> bool:
+        mine = self._of.get(caller_id, 0)
+        return not mine or (mine + size <= self._most and self.bytes + size <= self._most_of_all)
