@@ -30,6 +30,11 @@ class Explained:
         await self._explain(statement, arguments)
         return await self.connection.fetch(statement, *arguments)
 
+    async def cursor(self, statement: str, *arguments: object, prefetch: int) -> AsyncIterator[asyncpg.Record]:
+        """Explain a statement and yield its rows, however few are read at a time."""
+        for row in await self.fetch(statement, *arguments):
+            yield row
+
     async def fetchval(self, statement: str, *arguments: object) -> Any:
         """Explain a statement and return its first value."""
         await self._explain(statement, arguments)

@@ -7,7 +7,7 @@ from uuid import UUID
 from latchkey_server.domain.keys.ports import KeyFilter
 from latchkey_server.domain.model import Balance, EnvironmentCount, Key, KeyStatus
 from latchkey_server.domain.turns import in_slices
-from latchkey_server.storage.database import Connection
+from latchkey_server.storage.database import Connection, read_rows
 from latchkey_server.storage.keys.columns import KEY_COLUMNS, key_of
 from latchkey_server.storage.sql import PLANNED_FOR_VALUES, Conditions, asked_labels, placeholders
 
@@ -77,11 +77,12 @@ class PostgresKeys:
     ) -> list[Key]:
         where = _filter(workspace_id, wanted, before, now)
         await self._connection.execute(PLANNED_FOR_VALUES)
-        rows = await self._connection.fetch(
+        return await read_rows(
+            self._connection,
+            key_of,
             f"{SELECT_KEY} WHERE {where.text} ORDER BY k.key_id DESC LIMIT {where.bind(limit)}",
             *where.arguments,
         )
-        return await in_slices(key_of, rows)
 
     async def insert(self, keys: Sequence[Key]) -> None:
         await self._connection.executemany(

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from latchkey_server.domain.model import Holder, Secret
-from latchkey_server.storage.database import Connection, Row
+from latchkey_server.storage.database import Connection, Row, read_rows
 
 _COLUMNS = "workspace_id, holder_id, secret_id, holder, hash, pepper_id, mask, create_time, end_time, ended"
 
@@ -67,15 +67,17 @@ class PostgresSecrets:
         return set(held)
 
     async def of(self, workspace_id: UUID, holder_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Secret, ...]]:
-        rows = await self._connection.fetch(
+        secrets = await read_rows(
+            self._connection,
+            _secret_of,
             f"SELECT {_COLUMNS} FROM secret WHERE workspace_id = $1 AND holder_id = ANY($2) ORDER BY secret_id DESC",
             workspace_id,
             list(holder_ids),
         )
         found: dict[UUID, list[Secret]] = {}
-        for row in rows:
-            found.setdefault(row["holder_id"], []).append(_secret_of(row))
-        return {holder_id: tuple(secrets) for holder_id, secrets in found.items()}
+        for secret in secrets:
+            found.setdefault(secret.holder_id, []).append(secret)
+        return {holder_id: tuple(held) for holder_id, held in found.items()}
 
     async def end(self, workspace_id: UUID, holder_id: UUID, end_time: datetime, at_once: bool) -> None:
         await self._connection.execute(

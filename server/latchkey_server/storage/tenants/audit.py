@@ -5,8 +5,7 @@ from uuid import UUID
 
 from latchkey_server.domain.model import AuditEvent
 from latchkey_server.domain.store import AuditFilter
-from latchkey_server.domain.turns import in_slices
-from latchkey_server.storage.database import Connection, Row
+from latchkey_server.storage.database import Connection, Row, read_rows
 from latchkey_server.storage.sql import Conditions
 
 _COLUMNS = (
@@ -49,12 +48,13 @@ class PostgresAudit:
         where.add_if(wanted.action is not None, "action = ?", wanted.action)
         where.add_if(wanted.start is not None, "event_time >= ?", wanted.start)
         where.add_if(wanted.end is not None, "event_time < ?", wanted.end)
-        rows = await self._connection.fetch(
+        return await read_rows(
+            self._connection,
+            _event_of,
             f"SELECT {_COLUMNS} FROM audit_event WHERE {where.text} "
             f"ORDER BY audit_event_id DESC LIMIT {where.bind(limit)}",
             *where.arguments,
         )
-        return await in_slices(_event_of, rows)
 
 
 def _event_of(row: Row) -> AuditEvent:

@@ -2,11 +2,10 @@
 
 from uuid import UUID
 
-from latchkey_server.domain.turns import in_slices
 from latchkey_server.domain.usage.event import UsageEvent, UsageType
 from latchkey_server.domain.usage.ports import EventRow
 from latchkey_server.domain.usage.report import EventPage, UsageFilter
-from latchkey_server.storage.database import Connection, Row
+from latchkey_server.storage.database import Connection, Row, read_rows
 from latchkey_server.storage.reporting.statement import reading
 from latchkey_server.storage.sql import Conditions, asked_labels
 
@@ -31,12 +30,13 @@ async def events(connection: Connection, workspace_id: UUID, page: EventPage) ->
         where.raw(f"(e.occurred_time, e.id_hash) < ({occurred_time}, {id_hash})")
     _filter(where, page.wanted)
     async with reading(connection):
-        rows = await connection.fetch(
+        return await read_rows(
+            connection,
+            _row_of,
             f"SELECT {_COLUMNS} FROM usage_event e{_joined(page.wanted)} WHERE {where.text} "
             f"ORDER BY e.occurred_time DESC, e.id_hash DESC LIMIT {where.bind(page.limit)}",
             *where.arguments,
         )
-    return await in_slices(_row_of, rows)
 
 
 def _joined(wanted: UsageFilter) -> str:

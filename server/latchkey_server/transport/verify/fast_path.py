@@ -42,7 +42,7 @@ READY_MAX: Final = 16
 RAW_MAX: Final = 24 * 1024
 """Bytes of a question, secret included, that is looked at here: to hash what is larger would take its time."""
 
-AT_ONCE_MAX: Final = 256
+AT_ONCE_MAX: Final = 128
 """Questions that are answered one after another without a look at the loop: in less than a millisecond."""
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
