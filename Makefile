@@ -20,7 +20,7 @@ PUBLIC_INDEX := --default-index https://pypi.org/simple
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test coverage bench lint format generate check-generated protos proto-baseline \
+.PHONY: help run demo test hostile coverage bench lint format generate check-generated protos proto-baseline \
 	migrate lock clean
 
 help: ## list these targets
@@ -33,7 +33,8 @@ demo: $(SYNCED) ## see a key's whole life on a server of its own (TRACE=file, EN
 	@PYTHONPATH=clients/python $(BIN)/python -m examples.demo \
 		$(if $(TRACE),--trace '$(TRACE)') $(if $(ENDING_AT),--ending-at '$(ENDING_AT)')
 
-PYTEST := pytest -n 2 --dist worksteal
+# The hostile suite has the machine to itself: it is about who waits for whom.
+PYTEST := pytest -n 2 --dist worksteal --ignore=tests/hostile
 
 test: $(SYNCED) ## run the tests and tell what they cover (ARGS="-k words" to choose, PLAIN=1 to measure nothing)
 ifdef PLAIN
@@ -45,6 +46,9 @@ else
 	@echo "Lines and branches covered: $$($(BIN)/coverage report --format=total --include='$(DOMAIN)') % of domain," \
 		"$$($(BIN)/coverage report --format=total) % of all (make coverage lists the others)"
 endif
+
+hostile: $(SYNCED) ## run the attacks of one caller on a server, with another one beside them
+	$(BIN)/pytest tests/hostile $(ARGS)
 
 coverage: $(SYNCED) ## list what the last `make test` did not cover, and fail if that is too much
 	$(BIN)/coverage report --include='$(DOMAIN)' --fail-under=100

@@ -40,6 +40,7 @@ from latchkey_server.domain.usage.query import UsageQueries
 from latchkey_server.domain.usage.recorder import UsageRecorder
 from latchkey_server.domain.verify.command import Verifier
 from latchkey_server.domain.verify.watching import Watchers
+from latchkey_server.memory import give_memory_back
 from latchkey_server.observability import Metrics
 from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, retention_of, utc_now
 from latchkey_server.settings import Settings, port_of
@@ -51,7 +52,7 @@ from latchkey_server.storage.verify.cached_records import CachedRecords
 from latchkey_server.storage.verify.change_feed import ChangeFeed
 from latchkey_server.storage.verify.notifications import Notifications
 from latchkey_server.storage.verify.records import DatabaseRecords
-from latchkey_server.transport.admission import Admission, Limits
+from latchkey_server.transport.admission import Admission, Limits, UnknownCredentials
 from latchkey_server.transport.authentication import Authentication
 from latchkey_server.transport.grpc.admin_servicer import AdminServicer, Nouns
 from latchkey_server.transport.grpc.fast_handlers import fast_methods
@@ -210,7 +211,13 @@ async def running_server(
         verify_storage = build_verify_storage(storage, settings, clock)
         show_cache(metrics, verify_storage)
         show_backlog(metrics, recorder, notes)
-        authentication = build_authentication(verify_storage, readiness, clock)
+        unknown = UnknownCredentials(settings.unknown_credentials)
+        metrics.total(
+            "latchkey_unknown_credentials_refused",
+            "Calls refused without a look-up, since their address sent too many unknown credentials.",
+            lambda: unknown.refused,
+        )
+        authentication = build_authentication(verify_storage, readiness, clock, unknown)
         admission, turns = build_admission(settings), Turns()
         show_shares(metrics, admission, turns)
         layers = Stack(build_layers(verify_storage, settings, metrics, authentication, admission, turns), BATCH_READERS)
@@ -223,7 +230,13 @@ async def running_server(
         methods = fast_methods(fast_path, authentication, metrics, instant, layers, tick)
         await health.set_all(serving=False)
         server = build_server(
-            services, layers, methods, health, channelz_on=settings.channelz, port_shared=worker is not None
+            services,
+            layers,
+            methods,
+            health,
+            channelz_on=settings.channelz,
+            streams=settings.connection_streams,
+            port_shared=worker is not None,
         )
         port = _listen(server, settings)
         await server.start()
@@ -241,6 +254,7 @@ async def running_server(
         await background(beside, in_turns(turns, flush.run))
         lag = metrics.histogram("latchkey_loop_lag_seconds", "How late the event loop came round.", LAG_BUCKETS)
         await background(beside, LoopLag(lag).run)
+        await background(beside, give_memory_back)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
         if storage.embedded:
@@ -322,9 +336,11 @@ def build_services(
     )
 
 
-def build_authentication(verify_storage: VerifyStorage, readiness: Readiness, clock: Clock) -> Authentication:
+def build_authentication(
+    verify_storage: VerifyStorage, readiness: Readiness, clock: Clock, unknown: UnknownCredentials
+) -> Authentication:
     """Return what authenticates callers."""
-    return Authentication(verify_storage.records, clock, readiness)
+    return Authentication(verify_storage.records, clock, readiness, unknown)
 
 
 def build_admission(settings: Settings) -> Admission:

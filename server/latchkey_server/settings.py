@@ -60,9 +60,15 @@ class Settings(BaseSettings):
     statement_cache_size: Annotated[int, Field(ge=0, description="0 behind pgbouncer in transaction mode")] = 1024
     database_timeout: Annotated[float, Field(gt=0, le=60, description="seconds for a connection or a look-up")] = 5.0
     call_timeout: Annotated[float, Field(gt=0, le=300, description="seconds for a call without a deadline")] = 30.0
+    connection_streams: Annotated[
+        int, Field(ge=1, le=10_000, description="calls and streams of one connection at a time")
+    ] = 128
     stream_seconds: Annotated[
         float, Field(gt=0, le=240, description="seconds after which the server ends a stream, everything answered")
     ] = 240.0
+    unknown_credentials: Annotated[
+        float, Field(ge=1, description="credentials that nobody has, a second of one address, that are looked up")
+    ] = 100.0
     caller_calls: Annotated[
         int, Field(ge=1, description="calls of one caller at a time that are not answered from memory, a worker")
     ] = 1_000

@@ -16,6 +16,7 @@ from tests.bench import machine, profiling, report
 from tests.bench.cases import CASES as VERIFY_CASES
 from tests.bench.cases import Bench, Options
 from tests.bench.compare import Metrics
+from tests.bench.hostile import HOSTILE, hostile
 from tests.bench.load import channels
 from tests.bench.propagation import PATHS, propagation
 from tests.bench.reports import REPORTS, reports
@@ -27,7 +28,7 @@ HOT_KEYS = 1_000
 COLD_KEYS = 100_000
 CASES = VERIFY_CASES | INGEST
 NEED_COLD = {"verify_cold", "cached_key"}
-ALL = (*CASES, *REPORTS, *PATHS)
+ALL = (*CASES, *REPORTS, *PATHS, *HOSTILE)
 
 
 @dataclass(slots=True)
@@ -89,6 +90,7 @@ async def run(options: Options, names: Sequence[str]) -> Outcomes:
                 outcomes.put(name, error)
         await _run_reports(world, [name for name in REPORTS if name in names], outcomes)
         await _run_propagation(world, [path for path in PATHS if path in names], outcomes)
+        await _run_hostile(world, [name for name in HOSTILE if name in names], outcomes)
     return outcomes
 
 
@@ -141,6 +143,15 @@ async def _run_reports(world: Bench, names: Sequence[str], outcomes: Outcomes) -
         for name, outcome in (await reports(world)).items():
             if name in names:
                 outcomes.put(name, outcome)
+    except (BenchError, grpc.aio.AioRpcError) as error:
+        for name in names:
+            outcomes.put(name, error)
+
+
+async def _run_hostile(world: Bench, names: Sequence[str], outcomes: Outcomes) -> None:
+    try:
+        for name, outcome in (await hostile(world, names)).items() if names else ():
+            outcomes.put(name, outcome)
     except (BenchError, grpc.aio.AioRpcError) as error:
         for name in names:
             outcomes.put(name, error)

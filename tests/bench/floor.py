@@ -18,7 +18,7 @@ async def verify(request: pb.VerifyRequest, context: grpc.aio.ServicerContext[An
 
 async def serve(address: str) -> None:
     """Serve on ``address`` until standard input ends."""
-    server = grpc.aio.server(options=transport.options())
+    server = grpc.aio.server(options=transport.options(streams=128))
     handlers = {
         "Verify": grpc.unary_unary_rpc_method_handler(
             verify, pb.VerifyRequest.FromString, pb.VerifyResponse.SerializeToString

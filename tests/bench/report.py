@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.compare import Metrics
+from tests.bench.hostile import HOSTILE
 
 RESULTS = Path(__file__).with_name("results.json")
 SHOWN = ("cpu_us", "cpu_ratio", "throughput", "p50_ms", "p99_ms")
@@ -42,6 +43,7 @@ BARS = {
     "query_env_30d_10m_kolkata": Bar("p50_ms", 150),
     "query_env_30d_10m_retagged": Bar("p50_ms", 200),
     "query_env_30d_growth": Bar("ratio", 1.5),
+    **{name: Bar("p99_ratio", 5) for name in HOSTILE},
 }
 
 

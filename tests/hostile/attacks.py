@@ -6,6 +6,7 @@ It prints a line once it is under way, then goes on until its standard input end
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import sys
@@ -19,8 +20,17 @@ import grpc
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from latchkey.v1 import key_pb2, key_service_pb2, management_key_pb2, usage_pb2, usage_service_pb2, verification_pb2
+from latchkey.v1 import (
+    environment_pb2,
+    key_pb2,
+    key_service_pb2,
+    management_key_pb2,
+    usage_pb2,
+    usage_service_pb2,
+    verification_pb2,
+)
 from latchkey.v1 import verify_service_pb2 as pb
+from latchkey_server.domain.secret import MANAGEMENT_PREFIX, new_secret
 
 CALL_SECONDS = 30.0
 VERIFY, KEYS, USAGE = (f"/latchkey.v1.{name}Service/" for name in ("Verify", "Key", "Usage"))
@@ -87,7 +97,7 @@ class Attacker:
             self.told[error.code().name] += 1
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return self.metadata or (("authorization", f"Bearer lkm_{secrets.token_hex(19)}"),)
+        return self.metadata or (("authorization", f"Bearer {new_secret(MANAGEMENT_PREFIX)}"),)
 
 
 async def _send(call: Any, frame: bytes) -> None:
@@ -217,7 +227,11 @@ ATTACKS = {
         VIEWER,
         lambda a: a.calls(
             f"{KEYS}ListKeys",
-            same(b"\x12" + _sized(b"\x0a" + _sized(MARKS.encode()))),
+            same(
+                key_service_pb2.ListKeysRequest(
+                    environments=environment_pb2.EnvironmentFilter(labels=[MARKS])
+                ).SerializeToString()
+            ),
             16,
         ),
     ),
@@ -258,14 +272,6 @@ ATTACKS = {
 }
 
 
-def _sized(raw: bytes) -> bytes:
-    size, head = len(raw), b""
-    while size > 0x7F:
-        head += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    return head + bytes([size]) + raw
-
-
 async def main(name: str, address: str, secret: str, key_id: str) -> None:
     """Run an attack until standard input ends."""
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
@@ -277,7 +283,7 @@ async def main(name: str, address: str, secret: str, key_id: str) -> None:
     await asyncio.to_thread(sys.stdin.read)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    print(dict(attacker.told), flush=True)
+    print(json.dumps(attacker.told), flush=True)
     # Whatever is still in flight is of no interest.
     os._exit(0)
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
+import json
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,8 @@ class Measured:
     during: Latencies
     grown: int
     """Bytes by which the server grew while it lasted, at most."""
-    told: str
+    told: Mapping[str, int]
+    """How often the attacker was told what: status codes, or frames that were answered."""
 
     @property
     def ratio(self) -> float:
@@ -71,7 +73,7 @@ class World:
             async with self._attacked(name) as attack:
                 await self._latencies(calls, 1.0)
                 during, grown = await self._latencies(calls, seconds), self._rss() - before
-            return Measured(without, during, grown, attack[0] if attack else "")
+            return Measured(without, during, grown, json.loads(attack[0]))
 
     @asynccontextmanager
     async def _victims(self) -> AsyncIterator[list[Any]]:

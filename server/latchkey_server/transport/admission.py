@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from lru import LRU
+
 from latchkey_server.domain import errors
+from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.model import Caller
 
 CALLS: Final = "calls"
 STREAMS: Final = "streams"
+
+ADDRESSES_MAX: Final = 10_000
+"""Addresses whose unknown credentials are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +94,37 @@ class FrameRoom:
     def _fits(self, caller_id: UUID, size: int) -> bool:
         mine = self._of.get(caller_id, 0)
         return not mine or (mine + size <= self._most and self.bytes + size <= self._most_of_all)
+
+
+class UnknownCredentials:
+    """A bucket of look-ups for each address that sends credentials that nobody has: each of them costs a query.
+
+    ``each_second`` are added each second, up to twice as many. Known ones take nothing out, and what is cached is not
+    looked up; but a credential that is not cached has to wait too while the bucket of its address is empty.
+    """
+
+    def __init__(self, each_second: float) -> None:
+        self._each_second = each_second
+        self._left: LRU[str, tuple[float, Instant]] = LRU(ADDRESSES_MAX)
+        self.refused = 0
+
+    def require(self, peer: str, at: Instant) -> None:
+        """Raise ShareExceeded while the bucket of a peer's address is empty."""
+        if self._tokens(_address(peer), at) < 1:
+            self.refused += 1
+            raise errors.ShareExceeded("unknown credentials of its address", int(2 * self._each_second))
+
+    def spend(self, peer: str, at: Instant) -> None:
+        """Note that a peer sent a credential that nobody has."""
+        address = _address(peer)
+        self._left[address] = (self._tokens(address, at) - 1, at)
+
+    def _tokens(self, address: str, at: Instant) -> float:
+        full = 2 * self._each_second
+        left, since = self._left.get(address, (full, at))
+        return min(full, left + (at - since) * self._each_second)
+
+
+def _address(peer: str) -> str:
+    """Return a peer, as gRPC names it, without its port."""
+    return peer.rpartition(":")[0]

@@ -15,6 +15,7 @@ from latchkey_server.domain.freshness import HARD_BOUND, Instant, confirmed
 from latchkey_server.domain.model import Caller
 from latchkey_server.domain.store import Clock
 from latchkey_server.domain.verify.ports import RecordSource
+from latchkey_server.transport.admission import UnknownCredentials
 
 _REMEMBERED_MAX: Final = 256
 """Headers whose hash is remembered: callers are few, and use theirs for as long as their connections last."""
@@ -29,7 +30,8 @@ class ReadyState(Protocol):
 class Authentication:
     """Authenticates callers."""
 
-    def __init__(self, source: RecordSource, clock: Clock, readiness: ReadyState) -> None:
+    def __init__(self, source: RecordSource, clock: Clock, readiness: ReadyState, unknown: UnknownCredentials) -> None:
+        self._unknown = unknown
         self._source = source
         self._cached = source.cached_credential
         self._clock = clock
@@ -54,9 +56,19 @@ class Authentication:
         self._sha256s.setdefault(authorization, sha256)
         return caller
 
-    async def look_up(self, authorization: str | None, method: str) -> Caller:
-        """Return the caller, looked up if need be; raises as ``at_once`` does, and DatabaseUnavailable."""
-        return self._accepted(await self._source.credential(self._sha256(authorization)), method)
+    async def look_up(self, authorization: str | None, method: str, peer: str, at: Instant) -> Caller:
+        """Return the caller, looked up if need be.
+
+        Raises as ``at_once`` does, DatabaseUnavailable, and ShareExceeded for a peer that sent too many unknown ones.
+        """
+        sha256 = self._sha256(authorization)
+        if self._source.unknown_credential(sha256, at):
+            raise errors.CredentialInvalid
+        self._unknown.require(peer, at)
+        credential = await self._source.credential(sha256)
+        if credential is None:
+            self._unknown.spend(peer, at)
+        return self._accepted(credential, method)
 
     def knows(self, sha256: bytes, at: Instant) -> bool:
         """Tell whether a credential is cached within the hard bound, accepted or not."""

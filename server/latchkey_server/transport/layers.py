@@ -235,7 +235,7 @@ class Authenticate:
 
     async def _check(self, call: Call, authorization: str | None, method: str) -> None:
         if not self._check_at_once(call, authorization, method):
-            call.caller = await self._authentication.look_up(authorization, method)
+            call.caller = await self._authentication.look_up(authorization, method, call.peer, self._instant())
 
     def _check_at_once(self, call: Call, authorization: str | None, method: str) -> bool:
         found = self._authentication.at_once(authorization, method, self._instant())

@@ -26,6 +26,7 @@ from latchkey_server.background import Readiness
 from latchkey_server.domain.turns import Turns
 from latchkey_server.observability import Metrics
 from latchkey_server.opening import StartError, open_storage, utc_now
+from latchkey_server.transport.admission import UnknownCredentials
 from tests.support.service import Bearer, Client, Service, rejection, serving, settings_for
 
 
@@ -51,7 +52,7 @@ async def test_calls_pass_the_layers_in_the_documented_order(dsn: str) -> None:
     settings = settings_for(dsn)
     async with open_storage(settings) as storage:
         freshness = build_verify_storage(storage, settings, utc_now)
-        authentication = build_authentication(freshness, Readiness(), utc_now)
+        authentication = build_authentication(freshness, Readiness(), utc_now, UnknownCredentials(1))
         layers = build_layers(freshness, settings, Metrics(), authentication, build_admission(settings), Turns())
 
     names = ["errors", "request id", "metrics", "log", "authentication", "deadline", "turns"]

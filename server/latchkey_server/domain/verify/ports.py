@@ -49,6 +49,10 @@ class RecordSource(Protocol):
         """Return the cached credential of a management secret if it is within the hard bound; never waits."""
         ...
 
+    def unknown_credential(self, sha256: bytes, at: Instant) -> bool:
+        """Tell whether a management secret is known to be nobody's at an instant; never waits."""
+        ...
+
     async def credential(self, sha256: bytes) -> Credential | None:
         """Return what is known of a management secret; raises DatabaseUnavailable."""
         ...

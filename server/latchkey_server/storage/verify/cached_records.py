@@ -81,7 +81,7 @@ class CachedRecords:
     async def credential(self, sha256: bytes) -> Credential | None:
         at = self._instant()
         credential = self.fresh_credential(sha256, at)
-        if credential is not None or self._unknown_credential(sha256, at):
+        if credential is not None or self.unknown_credential(sha256, at):
             return credential
         try:
             self._availability.require()
@@ -115,7 +115,7 @@ class CachedRecords:
     def _unknown_key(self, sha256: bytes, at: Instant) -> bool:
         return not self._availability.lost and self._cache.unknown_key(sha256, at)
 
-    def _unknown_credential(self, sha256: bytes, at: Instant) -> bool:
+    def unknown_credential(self, sha256: bytes, at: Instant) -> bool:
         return not self._availability.lost and self._cache.unknown_credential(sha256, at)
 
     def _may_be_stale(self, known: Confirmed) -> bool:

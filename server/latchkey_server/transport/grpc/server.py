@@ -36,7 +36,6 @@ CONNECTION_GRACE_SECONDS: Final = 300
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_MAX),
     ("grpc.max_send_message_length", MESSAGE_MAX),
-    ("grpc.max_concurrent_streams", 1024),
     # Balancing is per connection: a connection ends now and then, so that new servers get their share. Streams that
     # began before have ended by themselves when the grace is over.
     ("grpc.max_connection_age_ms", 300_000),
@@ -57,10 +56,10 @@ BATCH_READERS: Final[Mapping[str, Read]] = {
 """What reads the requests that hold many entries, which are parsed one by one."""
 
 
-def options(port_shared: bool = False) -> list[tuple[str, int]]:
-    """Return the options that limit connections."""
+def options(streams: int, port_shared: bool = False) -> list[tuple[str, int]]:
+    """Return the options that limit connections; ``streams`` is how many calls one may have at a time."""
     # On by default in gRPC: two servers by mistake on one port would share the traffic, without an error.
-    return [*_OPTIONS, ("grpc.so_reuseport", int(port_shared))]
+    return [*_OPTIONS, ("grpc.max_concurrent_streams", streams), ("grpc.so_reuseport", int(port_shared))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,7 @@ def build_server(
     health: Health,
     *,
     channelz_on: bool,
+    streams: int,
     port_shared: bool = False,
 ) -> grpc.aio.Server:
     """Return a server with every service registered, not started; the workers of one parent share their port."""
@@ -115,7 +115,7 @@ def build_server(
     stack.add_generic_rpc_handlers(Reflection(names, others).handlers())
     if channelz_on:
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), generic)
-    server = grpc.aio.server(options=options(port_shared))
+    server = grpc.aio.server(options=options(streams, port_shared))
     # The first that has a handler for a call answers it.
     server.add_generic_rpc_handlers((*fast_methods, stack))
     return server

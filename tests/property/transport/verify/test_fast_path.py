@@ -74,6 +74,9 @@ class OneRecord:
     async def record(self, sha256: bytes, freshness: Freshness) -> Record | None:
         raise NotImplementedError
 
+    def unknown_credential(self, sha256: bytes, at: float) -> bool:
+        raise NotImplementedError
+
     def fresh_credential(self, sha256: bytes, at: float) -> Credential | None:
         raise NotImplementedError
 

@@ -72,6 +72,9 @@ class FakeSource:
             raise RevisionNotReached("Not yet.")
         return self.fast_path.get(sha256)
 
+    def unknown_credential(self, sha256: bytes, at: float) -> bool:
+        raise NotImplementedError
+
     def fresh_credential(self, sha256: bytes, at: float) -> Credential | None:
         return None
 

@@ -10,6 +10,7 @@ from latchkey_server.domain.freshness import HARD_BOUND, Instant
 from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.observability import Metrics
 from latchkey_server.storage.verify.cache import KeyCache
+from latchkey_server.transport.admission import UnknownCredentials
 from latchkey_server.transport.authentication import Authentication
 from latchkey_server.transport.grpc.fast_handlers import FastMethod
 from tests.unit.builders import MANAGEMENT_KEY_ID, NOW, WORKSPACE_ID, make_management_key
@@ -35,7 +36,7 @@ class World:
         self.at = START
         self.looks = 0
         source: Any = self
-        authentication = Authentication(source, lambda: NOW, Readiness())
+        authentication = Authentication(source, lambda: NOW, Readiness(), UnknownCredentials(1))
         stack: Any = self
         self.method = FastMethod(
             "Verify", lambda raw, caller, at: CACHED, authentication, Metrics(), self.instant, stack, TICK
