@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -13,9 +13,13 @@ from lru import LRU
 from latchkey_server.domain import errors
 from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.model import Caller
+from latchkey_server.transport.answer_size import ANSWER_MAX
 
 CALLS: Final = "calls"
 STREAMS: Final = "streams"
+
+ITEM_BYTES: Final = 4 * 1024
+"""Room that an item takes until it is answered: nearly every answer has less."""
 
 ADDRESSES_MAX: Final = 10_000
 """Addresses whose unknown credentials are remembered."""
@@ -58,8 +62,13 @@ class Admission:
                 del self._under_way[mine]
 
 
+def room_for(items: Sequence[bytes]) -> int:
+    """Return the room in bytes that the items of a frame or batch take until they are answered."""
+    return min(len(items) * ITEM_BYTES, ANSWER_MAX) + sum(map(len, items))
+
+
 class FrameRoom:
-    """Room in bytes for frames that are not answered yet: so much for each caller, and so much for all.
+    """Room in bytes for frames and batches that are not answered yet: so much for each caller, and so much for all.
 
     Whoever finds none waits, and reads no further frame meanwhile. A caller of whom nothing is in it always finds room.
     """
@@ -70,6 +79,15 @@ class FrameRoom:
         self._of: Counter[UUID] = Counter()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.bytes = 0
+
+    @asynccontextmanager
+    async def held(self, caller_id: UUID, size: int) -> AsyncIterator[None]:
+        """Hold room until the context is left, once there is some."""
+        await self.enter(caller_id, size)
+        try:
+            yield
+        finally:
+            self.leave(caller_id, size)
 
     async def enter(self, caller_id: UUID, size: int) -> None:
         """Take room for a frame, once there is some."""

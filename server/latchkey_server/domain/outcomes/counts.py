@@ -4,7 +4,7 @@ Counts are at most once: what a killed process has not flushed is lost, and a fl
 """
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -197,7 +197,9 @@ def combination_of(outcome: Outcome) -> VerificationCombination:
     return VerificationCombination(outcome.management_key_id, outcome.model, outcome.tag, outcome.prefix)
 
 
-def wanted_combinations(outcomes: Outcomes) -> dict[KeyDay, dict[VerificationCombination, None]]:
+def wanted_combinations(
+    outcomes: Mapping[Outcome, Iterable[UUID]],
+) -> dict[KeyDay, dict[VerificationCombination, None]]:
     """Return the combinations of each key and day, in the order of the outcomes."""
     wanted: dict[KeyDay, dict[VerificationCombination, None]] = {}
     for outcome, by_key in outcomes.items():

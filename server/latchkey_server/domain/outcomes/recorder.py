@@ -26,6 +26,7 @@ from latchkey_server.domain.outcomes.counts import (
 )
 from latchkey_server.domain.outcomes.last_uses import KeyUses
 from latchkey_server.domain.outcomes.ports import Transaction
+from latchkey_server.domain.outcomes.tracked import TrackedOutcomes
 from latchkey_server.domain.store import Clock, Store
 from latchkey_server.domain.usage.combinations import CombinationMemory, KeyDay, bounded
 from latchkey_server.domain.usage.fence import unfenced
@@ -48,6 +49,13 @@ class Noted(NamedTuple):
     api_ids: frozenset[UUID] = frozenset()
 
 
+class _Recorded(NamedTuple):
+    """What a report wrote, and which combinations it found tracked."""
+
+    tracked: Tracked
+    outcomes: Outcomes
+
+
 class VerificationRecorder:
     """Records reports."""
 
@@ -55,6 +63,7 @@ class VerificationRecorder:
         self._store = store
         self._clock = clock
         self._combinations: CombinationMemory[VerificationCombination] = CombinationMemory()
+        self._tracked = TrackedOutcomes()
 
     async def record(self, client_id: str, sequence: int, noted: Noted) -> bool:
         """Record what a client's report says of a workspace, and tell whether it had been recorded before.
@@ -63,7 +72,7 @@ class VerificationRecorder:
         """
         workspace_id = noted.workspace_id
 
-        async def work(tx: Transaction) -> Tracked | None:
+        async def work(tx: Transaction) -> _Recorded | None:
             if noted.outcomes:
                 await tx.usage.begin(workspace_id)
             if not await tx.verifications.advance(workspace_id, client_id, sequence, self._clock()):
@@ -71,8 +80,8 @@ class VerificationRecorder:
             if noted.uses:
                 await tx.verifications.used(workspace_id, noted.api_ids, noted.uses)
             if not noted.outcomes:
-                return {}
-            wanted = wanted_combinations(noted.outcomes)
+                return _Recorded({}, {})
+            wanted = wanted_combinations(self._tracked.unknown(workspace_id, noted.outcomes))
             tracked = await self._combinations.admit(
                 workspace_id, wanted, tx.verifications.combinations, tx.usage.lock_keys
             )
@@ -80,12 +89,13 @@ class VerificationRecorder:
             keys = await tx.usage.keys(workspace_id, list(set().union(*outcomes.values()) - {UNKNOWN}))
             await tx.verifications.count(workspace_id, outcomes)
             await tx.verifications.count_by_label(workspace_id, by_label(outcomes, keys))
-            return tracked
+            return _Recorded(tracked, outcomes)
 
-        tracked = await unfenced(lambda: self._store.write(work))
-        if tracked is None:
+        recorded = await unfenced(lambda: self._store.write(work))
+        if recorded is None:
             return True
-        self._combinations.remember(workspace_id, tracked)
+        self._combinations.remember(workspace_id, recorded.tracked)
+        self._tracked.remember(workspace_id, recorded.outcomes)
         return False
 
 

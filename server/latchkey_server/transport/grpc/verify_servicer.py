@@ -16,7 +16,7 @@ from latchkey_server.domain.verify.command import Verifier, VerifyAnswer, Verify
 from latchkey_server.domain.verify.ports import Feed
 from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.observability import Metrics
-from latchkey_server.transport.admission import FrameRoom
+from latchkey_server.transport.admission import FrameRoom, room_for
 from latchkey_server.transport.answer_size import ANSWER_MAX
 from latchkey_server.transport.call import Context, caller
 from latchkey_server.transport.convert.client_report import RawReport, read_report
@@ -143,7 +143,9 @@ class VerifyServicer:
         return await self._verifications.one(request)
 
     async def batch_verify(self, request: bytes, _context: Context) -> bytes:
-        return write_batch(await self._verifications.many(read_batch(request).items))
+        items = read_batch(request).items
+        async with self._room.held(caller().management_key_id, room_for(items)):
+            return write_batch(await self._verifications.many(items))
 
     async def verify_stream(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         frames = VerifyFrames(

@@ -14,17 +14,13 @@ from latchkey_server.domain import errors
 from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.freshness import Instant
 from latchkey_server.domain.turns import turn
-from latchkey_server.transport.admission import FrameRoom
-from latchkey_server.transport.answer_size import ANSWER_MAX
+from latchkey_server.transport.admission import FrameRoom, room_for
 from latchkey_server.transport.call import Context, caller, recheck, recheck_at_once, write
 from latchkey_server.transport.verify.frames import RawFrame, read_frame, write_frame
 from latchkey_server.transport.verify.writer import filled, fitting
 
 IN_FLIGHT_MAX: Final = 64
 DEFAULT_TIMEOUT, TIMEOUT_MAX = 5.0, 30.0
-
-ITEM_BYTES: Final = 4 * 1024
-"""Room that an item of a frame takes until it is answered: nearly every answer has less."""
 
 READ_SECONDS: Final = 30.0
 """Seconds for which a client may leave an answer unread."""
@@ -124,7 +120,7 @@ class VerifyFrames:
         if answer is not None:
             await self._write(answer)
             return
-        size = min(len(frame.items) * ITEM_BYTES, ANSWER_MAX) + sum(map(len, frame.items))
+        size = room_for(frame.items)
         await self._slots.acquire()
         await self._room.enter(self._caller_id, size)
         self._begin(frame, size)
