@@ -1,14 +1,14 @@
 """The composition root: every object is built here, on one stack that is unwound in reverse.
 
 Start: PostgreSQL, its schema, the peppers, the pool, the domain, the server; health turns SERVING last. Stop: health
-off, open calls drained, what is pending flushed, the pool closed, PostgreSQL stopped.
+off, new calls answered for a while, open calls drained, what is pending flushed, the pool closed, PostgreSQL stopped.
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import wraps
 from typing import Any
@@ -96,12 +96,22 @@ class Running:
     health: Health
     storage: Storage
     stopped: asyncio.Event
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
     asked_to_stop: bool = False
 
-    def stop(self) -> None:
-        """Ask for a graceful stop."""
+    def stop(self, *, at_once: bool) -> None:
+        """Ask for a graceful stop: one without a delay, if this is said or asked for the second time."""
+        if at_once or self.asked_to_stop:
+            self.hurried.set()
         self.asked_to_stop = True
         self.stopped.set()
+
+    async def leave(self, seconds: float) -> None:
+        """Say NOT_SERVING and serve on for so long, unless there is a hurry."""
+        self.health.leave()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.hurried.wait()
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,12 @@ class Settings(BaseSettings):
     frame_bytes: Annotated[int, Field(ge=1_000_000, description="the same of all callers together, a worker")] = (
         128 * 1024 * 1024
     )
-    stop_grace: Annotated[float, Field(ge=0, le=300, description="seconds for open calls at a stop")] = 10.0
+    stop_delay: Annotated[
+        float, Field(ge=0, le=300, description="seconds for which a server that says NOT_SERVING at SIGTERM serves on")
+    ] = 2.0
+    stop_grace: Annotated[
+        float, Field(ge=0, le=300, description="seconds for open calls at a stop, after the delay")
+    ] = 10.0
     usage_accepted_days: Annotated[
         int, Field(ge=1, le=366, description="how many days back a usage event may have happened")
     ] = 35

@@ -38,12 +38,14 @@ log = structlog.get_logger("latchkey")
 async def serve(settings: Settings, begun: Callable[[Running], None], worker: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, and call ``begun`` at the beginning; raises StartError."""
     async with running_server(settings, worker=worker) as running:
-        stop_on_signals(running.stop)
+        stop_on_signals(lambda number: running.stop(at_once=number == signal.SIGINT))
         _spare_the_garbage_collector()
         begun(running)
         await running.stopped.wait()
         log.info("stopping")
         failed = not running.asked_to_stop
+        if not failed:
+            await running.leave(settings.stop_delay)
     ignore_signals()
     if failed:
         raise StartError(DATABASE_ENDED)
@@ -58,10 +60,10 @@ def _spare_the_garbage_collector() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
-def stop_on_signals(stop: Callable[[], None]) -> None:
-    """Call ``stop`` for each SIGTERM and SIGINT from now on."""
+def stop_on_signals(stop: Callable[[signal.Signals], None]) -> None:
+    """Call ``stop`` with each SIGTERM and SIGINT from now on."""
     for number in SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
 
 
 def ignore_signals() -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -42,7 +43,7 @@ async def serve_with_workers(settings: Settings, begun: Callable[[str, str | Non
 
     ``begun`` is called once all of them serve, with the address and the first owner's secret if this start made it.
     """
-    stopped, asked = asyncio.Event(), asyncio.Event()
+    stopped, asked = asyncio.Event(), list[signal.Signals]()
     async with AsyncExitStack() as stack:
         address = _held_address(settings, stack)
         storage = await stack.enter_async_context(open_storage(settings))
@@ -50,7 +51,7 @@ async def serve_with_workers(settings: Settings, begun: Callable[[str, str | Non
             await prepare_embedded(storage, settings, utc_now)
         worker_settings = _worker_settings(settings, address, storage)
         slots = [WorkerSlot(number, worker_settings) for number in range(settings.workers)]
-        stack.push_async_callback(_stop, slots, settings.stop_grace + STOP_SECONDS)
+        stack.push_async_callback(_stop, slots, asked, settings.stop_delay + settings.stop_grace + STOP_SECONDS)
         await _start(slots)
         for slot in slots:
             await background(stack, slot.run)
@@ -58,18 +59,24 @@ async def serve_with_workers(settings: Settings, begun: Callable[[str, str | Non
             await background(stack, lambda: until_closed(storage.embedded, stopped))
         # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
         owner_secret = await build_workspaces(storage, utc_now).bootstrap() if storage.embedded else None
-        stop_on_signals(lambda: _set(asked, stopped))
+        stop_on_signals(partial(_ask_to_stop, slots, asked, stopped))
         begun(address, owner_secret)
         await stopped.wait()
         log.info("stopping")
     ignore_signals()
-    if not asked.is_set():
+    if not asked:
         raise StartError(DATABASE_ENDED)
 
 
-def _set(*events: asyncio.Event) -> None:
-    for event in events:
-        event.set()
+def _ask_to_stop(
+    slots: Sequence["WorkerSlot"], asked: list[signal.Signals], stopped: asyncio.Event, number: signal.Signals
+) -> None:
+    """Begin the stop; a further signal is the workers' too, for it ends their delay."""
+    if asked:
+        for slot in slots:
+            slot.send(number)
+    asked.append(number)
+    stopped.set()
 
 
 def _held_address(settings: Settings, stack: AsyncExitStack) -> str:
@@ -98,8 +105,9 @@ async def _start(slots: Sequence["WorkerSlot"]) -> None:
         raise failed.exceptions[0] from None
 
 
-async def _stop(slots: Sequence["WorkerSlot"], seconds: float) -> None:
-    await asyncio.gather(*(slot.leave(seconds) for slot in slots))
+async def _stop(slots: Sequence["WorkerSlot"], asked: Sequence[signal.Signals], seconds: float) -> None:
+    number = asked[0] if asked else signal.SIGTERM
+    await asyncio.gather(*(slot.leave(number, seconds) for slot in slots))
 
 
 class WorkerSlot:
@@ -146,13 +154,18 @@ class WorkerSlot:
         began, now = self._serving_since, asyncio.get_running_loop().time()
         return 0.0 if began is None else now - began
 
-    async def leave(self, seconds: float) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal, if there is one."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def leave(self, number: signal.Signals, seconds: float) -> None:
         """Have the process drain its calls and end, by force if it takes too long."""
         process = self._process
         if process is None or process.returncode is not None:
             return
-        with suppress(ProcessLookupError):
-            process.terminate()
+        self.send(number)
         try:
             await asyncio.wait_for(process.wait(), seconds)
         except TimeoutError:

@@ -27,9 +27,9 @@ class Ended:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return this environment with these LATCHKEY_ settings and no others."""
+    """Return this environment with these LATCHKEY_ settings and no others, but that a stop has no delay."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LATCHKEY_")}
-    return {**inherited, **settings}
+    return {**inherited, "LATCHKEY_STOP_DELAY": "0", **settings}
 
 
 async def run(*arguments: str, **settings: str) -> Ended:

@@ -16,6 +16,7 @@ BOUNDS: list[tuple[str, float, float | None]] = [
     ("cache_bytes", 1_000_000, None),
     ("stale_if_error", 0, 86_400),
     ("statement_cache_size", 0, None),
+    ("stop_delay", 0, 300),
     ("stop_grace", 0, 300),
     ("usage_accepted_days", 1, 366),
     ("usage_retention_days", 2, 36_600),

@@ -221,6 +221,7 @@ async def own_server() -> AsyncIterator[tuple[str, str]]:
         "LATCHKEY_DATA_DIR": str(folder / "data"),
         "LATCHKEY_LOG_FORMAT": "json",
         "LATCHKEY_LOG_LEVEL": "INFO",
+        "LATCHKEY_STOP_DELAY": "0",
     }
     process = await asyncio.create_subprocess_exec(
         SERVER, "serve", env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

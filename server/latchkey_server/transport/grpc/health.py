@@ -36,9 +36,14 @@ class Health:
         """Set the same for every service."""
         await self.set(dict.fromkeys(SERVICES, serving))
 
+    def leave(self) -> None:
+        """Set everything NOT_SERVING for good."""
+        self.servicer.set(dict.fromkeys(SERVICES, False))
+        self.servicer.settle()
+
     async def stop(self) -> None:
         """Set everything NOT_SERVING for good, and end every watch, so that no stop has to wait for one."""
-        self.servicer.set(dict.fromkeys(SERVICES, False))
+        self.leave()
         self.servicer.end()
 
 
@@ -47,14 +52,18 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     def __init__(self) -> None:
         self._serving: dict[str, bool] = {}
-        self._ended = False
+        self._settled = self._ended = False
         self._changed = asyncio.Event()
 
     def set(self, serving: Mapping[str, bool]) -> None:
-        """Answer this from now on, unless the servicer has ended."""
-        if not self._ended:
+        """Answer this from now on, unless the state is settled."""
+        if not self._settled:
             self._serving |= serving
             self._wake()
+
+    def settle(self) -> None:
+        """Let the state be the last."""
+        self._settled = True
 
     def end(self) -> None:
         """Send every watcher the last state, and end its watch."""

@@ -1,0 +1,70 @@
+"""How a server process stops: what it says first, what it still answers, and what hurries it."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from latchkey_server.app import build_workspaces
+from latchkey_server.opening import open_storage, utc_now
+from tests.support.process import DEADLINE, Serving, server_process
+from tests.support.service import PEPPERS, Bearer, Client, settings_for
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+LONG = "300"
+"""Longer than any test waits."""
+
+
+@asynccontextmanager
+async def served(dsn: str, **settings: str) -> AsyncIterator[tuple[Serving, Client]]:
+    """Run a server with a client of its root OWNER."""
+    async with open_storage(settings_for(dsn)) as storage:
+        secret = await build_workspaces(storage, utc_now).bootstrap() or ""
+    common = {"LATCHKEY_DATABASE_URL": dsn, "LATCHKEY_PEPPERS": PEPPERS}
+    async with (
+        server_process(**common, **settings) as serving,
+        grpc.aio.insecure_channel(serving.address, interceptors=[Bearer(secret)]) as channel,
+    ):
+        yield serving, Client(channel, secret)
+
+
+async def until_not_serving(channel: grpc.aio.Channel) -> None:
+    """Watch health as a client does, until it is told to call another server."""
+    watch = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    async with asyncio.timeout(DEADLINE):
+        async for answer in watch(health_pb2.HealthCheckRequest(service="latchkey.v1.VerifyService")):
+            if answer.status == NOT_SERVING:
+                return
+    raise AssertionError("health was not told")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_server_that_will_stop_says_so_and_serves_on_until_its_delay_is_over(dsn: str, workers: str) -> None:
+    async with served(dsn, LATCHKEY_STOP_DELAY=LONG, LATCHKEY_WORKERS=workers) as (serving, client):
+        before = await client.create_key()
+        serving.process.terminate()
+        await until_not_serving(client.channel)
+        async with grpc.aio.insecure_channel(
+            serving.address, [("grpc.use_local_subchannel_pool", 1)], interceptors=[Bearer(client.secret)]
+        ) as late:
+            after = await Client(late).verify(before.secret)
+        status = await serving.stop()
+
+    assert after.valid
+    assert status == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_ctrl_c_waits_for_no_delay(dsn: str, workers: str) -> None:
+    async with served(dsn, LATCHKEY_STOP_DELAY=LONG, LATCHKEY_WORKERS=workers) as (serving, _):
+        status = await serving.stop(signal.SIGINT)
+
+    assert status == 0
