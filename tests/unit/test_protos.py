@@ -1,15 +1,18 @@
 """The interface as other languages and tools meet it: names, options, what is kept out of logs (proto/README.md)."""
 
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from google.api import field_behavior_pb2
 
 import latchkey.v1
 
+SERVICE_CONFIG = Path(__file__).parents[2] / "proto" / "service_config.json"
 # The reserved words of AIP-140, and what every message has as a member in Go or C#.
 RESERVED = """
     abstract and arguments as assert async await boolean break byte case catch char class const continue debugger def
@@ -79,3 +82,11 @@ def test_no_field_is_named_by_a_word_that_another_language_keeps_for_itself() ->
 
     assert len(names) > 300
     assert [at for at, name in names.items() if name in {*RESERVED.split(), *GO_METHODS, *CSHARP_MEMBERS}] == []
+
+
+def test_no_timeout_of_the_service_config_is_within_the_two_seconds_that_grpcs_core_takes_off() -> None:
+    config = json.loads(SERVICE_CONFIG.read_text(encoding="utf-8"))
+
+    timeouts = [float(methods["timeout"].removesuffix("s")) for methods in config["methodConfig"]]
+
+    assert min(timeouts) >= 3
