@@ -1,33 +1,31 @@
-"""Servers are replaced one after another: a client that retries by service_config.json notices nothing."""
+"""Servers are replaced one after another: a client that is set up as proto/README.md says notices nothing."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
-from tests.support.crashes import OWN_CHANNEL
 from tests.support.process import DEADLINE, Serving, drained, server_process
 from tests.support.service import PEPPERS, Bearer, Client
 
 from latchkey.v1 import verification_pb2, verify_service_pb2, verify_service_pb2_grpc
+from latchkey_server.settings import Settings
 
-CALLERS, BETWEEN = 64, 500
-"""Callers at the same time, and how many answers they have from one stop to the next."""
+CALLERS = 16
+ROLLOUT_SECONDS = 3.0
+"""How long we tell everybody to wait, once a server serves, before the next is stopped."""
 
 CONFIG = Path(__file__).parents[2] / "proto" / "service_config.json"
+README = CONFIG.with_name("README.md")
+OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000))
+"""The channel arguments that we tell everybody to use."""
 
 
 def channel_over(addresses: Sequence[str], secret: str) -> grpc.aio.Channel:
-    """Return a channel to all of some servers in turn, with the retries that we tell everybody to use."""
-    config = json.loads(CONFIG.read_text(encoding="utf-8"))
-    for methods in config["methodConfig"]:
-        # How long a call may take is not what is tried, on a machine that does other things besides.
-        del methods["timeout"]
-    config["loadBalancingConfig"] = [{"round_robin": {}}]
-    options = (*OWN_CHANNEL, ("grpc.service_config", json.dumps(config)))
+    """Return a channel to all of some servers, set up as we tell everybody and not otherwise."""
+    options = (*OPTIONS, ("grpc.service_config", CONFIG.read_text(encoding="utf-8")))
     return grpc.aio.insecure_channel(f"ipv4:{','.join(addresses)}", options, interceptors=[Bearer(secret)])
 
 
@@ -45,7 +43,7 @@ class Callers:
         """Call until all is over."""
         while not self._over:
             try:
-                answer = await self._stub.Verify(self._request, timeout=DEADLINE)
+                answer = await self._stub.Verify(self._request)
                 self.outcomes[verification_pb2.VerifyCode.Name(answer.verification.code)] += 1
             except grpc.aio.AioRpcError as error:
                 self.outcomes[f"{error.code().name}: {error.details()}"] += 1
@@ -66,7 +64,9 @@ class Callers:
 
 @asynccontextmanager
 async def serving_on(dsn: str, listen: str = "127.0.0.1:0") -> AsyncIterator[Serving]:
+    delay = str(Settings.model_fields["stop_delay"].default)
     settings = {"LATCHKEY_DATABASE_URL": dsn, "LATCHKEY_PEPPERS": PEPPERS, "LATCHKEY_LISTEN": listen}
+    settings["LATCHKEY_STOP_DELAY"] = delay
     async with server_process(**settings) as serving, drained(serving):
         yield serving
 
@@ -78,13 +78,21 @@ async def test_servers_that_are_replaced_in_turn_cost_no_caller_an_answer(owner:
         addresses = [server.address for server in servers]
         callers = Callers(await stack.enter_async_context(channel_over(addresses, owner.secret)), secret)
         running = [asyncio.create_task(callers.run()) for _ in range(CALLERS)]
-        for number in (0, 1, 0, 1):
-            await callers.until(BETWEEN)
+        await callers.until(CALLERS)
+        for number in (0, 1, 0):
             assert await servers[number].stop() == 0
-            await callers.until(BETWEEN)
             servers[number] = await stack.enter_async_context(serving_on(dsn, addresses[number]))
-        await callers.until(BETWEEN)
+            await asyncio.sleep(ROLLOUT_SECONDS)
+        await callers.until(CALLERS)
         callers.end()
         await asyncio.gather(*running)
 
     assert callers.outcomes.keys() == {"VERIFY_CODE_VALID"}, callers.outcomes
+
+
+def test_what_the_clients_of_this_test_use_is_what_the_documentation_says() -> None:
+    told = README.read_text(encoding="utf-8")
+
+    assert f"wait {ROLLOUT_SECONDS:.0f} s" in told
+    for name, value in OPTIONS:
+        assert f'("{name}", {value})' in told
