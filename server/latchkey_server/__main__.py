@@ -1,6 +1,8 @@
 """The command line: serve, migrate, bootstrap, maintain, rebuild-usage, config."""
 
 import asyncio
+import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -9,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
+import structlog
 import uvloop
 
 from latchkey_server.app import build_workspaces
@@ -17,7 +20,7 @@ from latchkey_server.domain.errors import LatchkeyError
 from latchkey_server.domain.ids import WORKSPACE, format_id
 from latchkey_server.observability import configure_logging
 from latchkey_server.opening import StartError, Storage, open_storage, open_straight, retention_of, utc_now
-from latchkey_server.settings import Settings, SettingsError, describe, load_settings
+from latchkey_server.settings import PREFIX, Settings, SettingsError, describe, load_settings
 from latchkey_server.storage.embedded.binaries import EmbeddedError
 from latchkey_server.storage.schema.migrate import MigrationError, migrate, schema_trouble
 from latchkey_server.storage.upkeep.maintenance import UpkeepResult
@@ -28,6 +31,8 @@ from latchkey_server.workers import serve_with_workers
 
 _LEASE_SECONDS = 70
 """How long a command waits for another server's upkeep: longer than the lease of one that died."""
+
+log = structlog.get_logger("latchkey")
 
 
 @click.group(help="Latchkey: API keys with environments, as a gRPC service.")
@@ -40,7 +45,7 @@ def main() -> None:
     "--workers", metavar="N", help="Processes that serve on the one port; LATCHKEY_WORKERS, or 1, if not given."
 )
 def serve_command(workers: str | None) -> None:
-    """Run a server until SIGTERM or SIGINT."""
+    """Run a server until a signal asks it to stop."""
     _run(_serve, {} if workers is None else {"workers": workers})
 
 
@@ -91,7 +96,8 @@ Command = Callable[[Settings], Coroutine[Any, Any, None]]
 
 
 def _run(command: Command, given: Mapping[str, object] = MappingProxyType({})) -> None:
-    _run_with(_settings(given), command, _fail)
+    settings = _settings(given)
+    _run_with(settings, command, _fail_in_json if settings.log_format == "json" else _fail)
 
 
 def _run_with(settings: Settings, command: Command, fail: Callable[[str], NoReturn]) -> None:
@@ -108,6 +114,10 @@ def _settings(given: Mapping[str, object] = MappingProxyType({})) -> Settings:
     try:
         return load_settings(given=given)
     except SettingsError as error:
+        # What else they say is not known, but the reader of the line is.
+        if os.environ.get(f"{PREFIX}LOG_FORMAT") == "json":
+            configure_logging("INFO", json_lines=True)
+            _fail_in_json(str(error))
         _fail(str(error))
 
 
@@ -116,14 +126,27 @@ def _fail(line: str) -> NoReturn:
     sys.exit(1)
 
 
+def _fail_in_json(line: str) -> NoReturn:
+    log.error("failed", reason=line)
+    sys.exit(1)
+
+
 async def _serve(settings: Settings) -> None:
     def welcome(address: str, owner_secret: str | None) -> None:
-        click.echo(_welcome(address, owner_secret, settings))
+        json_lines = settings.log_format == "json"
+        click.echo(_started(address, owner_secret) if json_lines else _welcome(address, owner_secret, settings))
 
     if settings.workers == 1:
         await serve(settings, lambda running: welcome(running.address, running.owner_secret))
     else:
         await serve_with_workers(settings, welcome)
+
+
+def _started(address: str, owner_secret: str | None) -> str:
+    """Return the same as a line for a machine: no log line, for those hide secrets."""
+    shown = {"owner_secret": owner_secret} if owner_secret else {}
+    line = {"address": address, **shown, "event": "started", "level": "info", "timestamp": utc_now().isoformat()}
+    return json.dumps(line)
 
 
 def _welcome(address: str, owner_secret: str | None, settings: Settings) -> str:

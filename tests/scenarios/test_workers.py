@@ -1,6 +1,7 @@
 """`latchkey-server serve --workers 2` as real processes: one port, one end, and nobody ends another."""
 
 import asyncio
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +18,7 @@ from latchkey.v1 import key_pb2, key_service_pb2, verification_pb2
 from latchkey_server.app import DATABASE_ENDED, build_workspaces
 from latchkey_server.opening import open_storage, utc_now
 from latchkey_server.storage.embedded.data_directory import temporary_data_dir
-from tests.support.process import DEADLINE, Serving, run, server_process
+from tests.support.process import DEADLINE, Serving, run, server_process, until_nobody_listens
 from tests.support.service import PEPPERS, Bearer, Client, settings_for
 
 VALID, REVOKED = verification_pb2.VERIFY_CODE_VALID, verification_pb2.VERIFY_CODE_REVOKED
@@ -134,13 +135,6 @@ async def until_statements_wait(connection: "asyncpg.Connection[asyncpg.Record]"
             assert await connection.fetchval(waiting) == number
 
 
-async def until_nobody_listens(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    async for attempt in soon():
-        with attempt, socket.socket() as probe:
-            assert probe.connect_ex((host, int(port)))
-
-
 async def test_signals_drain_every_worker_and_end_with_status_0(dsn: str) -> None:
     secret = await owner_of(dsn)
     blocker = await asyncpg.connect(dsn)
@@ -187,7 +181,7 @@ async def test_workers_whose_embedded_database_died_end_with_an_error(folder: Pa
         _, alive = await asyncio.to_thread(psutil.wait_procs, descendants, 30)
 
     assert serving.process.returncode == 1
-    assert err.decode().splitlines()[-1] == f"latchkey-server: {DATABASE_ENDED}"
+    assert json.loads(err.decode().splitlines()[-1])["reason"] == DATABASE_ENDED
     assert alive == []
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 COMMAND = Path(sys.executable).with_name("latchkey-server")
 DEADLINE = 60.0
@@ -47,6 +49,7 @@ class Serving:
     process: asyncio.subprocess.Process
     log: list[dict[str, Any]] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
+    """What it wrote to standard output: where it listens, and the first owner's secret if this start made it."""
 
     @property
     def address(self) -> str:
@@ -56,7 +59,7 @@ class Serving:
     @property
     def secret(self) -> str | None:
         """The first owner's secret, if this start showed one."""
-        return next((line.strip() for line in self.printed if line.strip().startswith("lkm_")), None)
+        return next((json.loads(line).get("owner_secret") for line in self.printed), None)
 
     async def until_logged(self, event: str) -> dict[str, Any]:
         """Return the next log line with this event."""
@@ -76,6 +79,14 @@ class Serving:
             return await self.process.wait()
 
 
+async def until_nobody_listens(address: str) -> None:
+    """Wait until connections to an address are refused."""
+    host, _, port = address.rpartition(":")
+    async for attempt in AsyncRetrying(stop=stop_after_delay(DEADLINE), wait=wait_fixed(0.02), reraise=True):
+        with attempt, socket.socket() as probe:
+            assert probe.connect_ex((host, int(port)))
+
+
 @asynccontextmanager
 async def server_process(until: str = "serving", **settings: str) -> AsyncIterator[Serving]:
     """Run `latchkey-server serve` on a free port until the context is left, killed if need be."""
@@ -84,7 +95,7 @@ async def server_process(until: str = "serving", **settings: str) -> AsyncIterat
     try:
         await serving.until_logged(until)
         async with asyncio.timeout(DEADLINE):
-            while process.stdout and "buf curl" not in (serving.printed[-1] if serving.printed else ""):
+            if process.stdout:
                 serving.printed.append((await process.stdout.readline()).decode())
         yield serving
     finally:

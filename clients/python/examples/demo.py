@@ -251,19 +251,11 @@ def _reachable_folder() -> Path:
 async def _started(process: asyncio.subprocess.Process) -> tuple[str, str]:
     if process.stdout is None or process.stderr is None:
         raise click.ClickException("the server's output is not connected")
-    lines = []
-    while line := (await process.stderr.readline()).decode():
-        lines.append(line)
-        entry = json.loads(line) if line.startswith("{") else {}
-        if entry.get("event") == "listening":
-            address = entry["address"]
-            break
-    else:
-        raise click.ClickException("the server did not start: " + "".join(lines).strip())
-    secret = ""
-    while not secret.startswith("lkm_"):
-        secret = (await process.stdout.readline()).decode().strip()
-    return address, secret
+    line = await process.stdout.readline()
+    if not line:
+        raise click.ClickException("the server did not start: " + (await process.stderr.read()).decode().strip())
+    started = json.loads(line)
+    return started["address"], started["owner_secret"]
 
 
 async def _drain(stream: asyncio.StreamReader | None) -> None:
