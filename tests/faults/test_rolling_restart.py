@@ -13,7 +13,7 @@ from tests.support.service import PEPPERS, Bearer, Client
 from latchkey.v1 import verification_pb2, verify_service_pb2, verify_service_pb2_grpc
 from latchkey_server.settings import Settings
 
-CALLERS = 16
+CALLERS = 8
 ROLLOUT_SECONDS = 3.0
 """How long we tell everybody to wait, once a server serves, before the next is stopped."""
 
