@@ -23,7 +23,7 @@ from latchkey_server.settings import Settings, revealed
 from latchkey_server.storage.embedded.launcher import tie_to_parent
 
 SERVES: Final = b"serves\n"
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # The garbage collector examines objects that may be parts of a cycle: new ones often, all of them seldom, for walking a
 # cache of 100,000 records takes hundreds of milliseconds in which calls wait. gRPC leaves a cycle of six objects at
 # each call (the function inside its _find_method_handler refers to itself): collecting 500 at a time delays calls by a
@@ -36,7 +36,7 @@ log = structlog.get_logger("latchkey")
 
 
 async def serve(settings: Settings, begun: Callable[[Running], None], worker: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, and call ``begun`` at the beginning; raises StartError."""
+    """Serve until a signal asks to stop, and call ``begun`` at the beginning; raises StartError."""
     async with running_server(settings, worker=worker) as running:
         stop_on_signals(lambda number: running.stop(at_once=number == signal.SIGINT))
         _spare_the_garbage_collector()
@@ -61,9 +61,11 @@ def _spare_the_garbage_collector() -> None:
 
 
 def stop_on_signals(stop: Callable[[signal.Signals], None]) -> None:
-    """Call ``stop`` with each SIGTERM and SIGINT from now on."""
+    """Call ``stop`` with each signal that asks to stop from now on."""
     for number in SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        # Who started us with it ignored, as nohup does, wants us to outlive the terminal.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
 
 
 def ignore_signals() -> None:
@@ -95,7 +97,7 @@ class Worker:
         self._answer = answer
 
     async def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+        """Serve until a signal asks to stop."""
         await serve(self.orders.settings, lambda _: self._say(SERVES), self.orders.number)
 
     def fail(self, line: str) -> NoReturn:

@@ -39,7 +39,7 @@ log = structlog.get_logger("latchkey")
 
 
 async def serve_with_workers(settings: Settings, begun: Callable[[str, str | None], None]) -> None:
-    """Serve with several workers until SIGTERM or SIGINT; raises StartError.
+    """Serve with several workers until a signal asks to stop; raises StartError.
 
     ``begun`` is called once all of them serve, with the address and the first owner's secret if this start made it.
     """

@@ -11,7 +11,8 @@ from grpc_health.v1 import health_pb2
 
 from latchkey_server.app import build_workspaces
 from latchkey_server.opening import open_storage, utc_now
-from tests.support.process import DEADLINE, Serving, server_process
+from tests.support.postgres import locked, until_somebody_waits
+from tests.support.process import DEADLINE, Serving, server_process, until_nobody_listens
 from tests.support.service import PEPPERS, Bearer, Client, settings_for
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -67,4 +68,22 @@ async def test_ctrl_c_waits_for_no_delay(dsn: str, workers: str) -> None:
     async with served(dsn, LATCHKEY_STOP_DELAY=LONG, LATCHKEY_WORKERS=workers) as (serving, _):
         status = await serving.stop(signal.SIGINT)
 
+    assert status == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_terminal_that_is_closed_lets_open_calls_finish(dsn: str, workers: str) -> None:
+    async with served(dsn, LATCHKEY_WORKERS=workers) as (serving, client):
+        async with locked(dsn, "SELECT 1 FROM workspace_revision FOR UPDATE"):
+            call = asyncio.create_task(client.create_key())
+            await until_somebody_waits(dsn)
+            serving.process.send_signal(signal.SIGHUP)
+            await until_nobody_listens(serving.address)
+            open_still = not call.done()
+        made = await call
+        async with asyncio.timeout(DEADLINE):
+            status = await serving.process.wait()
+
+    assert open_still
+    assert made.secret
     assert status == 0
