@@ -47,6 +47,8 @@ async def serve(settings: Settings, begun: Callable[[Running], None], worker: in
         if not failed:
             await running.leave(settings.stop_delay)
     ignore_signals()
+    # As it ends, the interpreter would walk all that is left several times: seconds, with a large cache, for nobody.
+    gc.freeze()
     if failed:
         raise StartError(DATABASE_ENDED)
 

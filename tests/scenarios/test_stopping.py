@@ -1,6 +1,7 @@
 """How a server process stops: what it says first, what it still answers, and what hurries it."""
 
 import asyncio
+import hashlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from latchkey.v1 import key_service_pb2, verify_service_pb2
 from latchkey_server.app import build_workspaces
 from latchkey_server.opening import open_storage, utc_now
 from tests.support.postgres import locked, until_somebody_waits
@@ -19,12 +21,25 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 LONG = "300"
 """Longer than any test waits."""
 
+KEYS = 1_000
+TELLS_WHAT_IS_LEFT = """
+import atexit, gc
+from latchkey_server.__main__ import main
+atexit.register(lambda: print(len(gc.get_objects())))
+main()
+"""
+"""The server, which prints at its very end how many objects the garbage collector would still look at."""
+
+
+async def root_secret_of(dsn: str) -> str:
+    async with open_storage(settings_for(dsn)) as storage:
+        return await build_workspaces(storage, utc_now).bootstrap() or ""
+
 
 @asynccontextmanager
 async def served(dsn: str, **settings: str) -> AsyncIterator[tuple[Serving, Client]]:
     """Run a server with a client of its root OWNER."""
-    async with open_storage(settings_for(dsn)) as storage:
-        secret = await build_workspaces(storage, utc_now).bootstrap() or ""
+    secret = await root_secret_of(dsn)
     common = {"LATCHKEY_DATABASE_URL": dsn, "LATCHKEY_PEPPERS": PEPPERS}
     async with (
         server_process(**common, **settings) as serving,
@@ -61,6 +76,29 @@ async def test_a_server_that_will_stop_says_so_and_serves_on_until_its_delay_is_
 
     assert after.valid
     assert status == 0
+
+
+async def test_however_much_is_cached_a_stop_leaves_nothing_for_the_garbage_collector_to_walk(dsn: str) -> None:
+    secret = await root_secret_of(dsn)
+    settings = {"LATCHKEY_DATABASE_URL": dsn, "LATCHKEY_PEPPERS": PEPPERS}
+    async with (
+        server_process(program=TELLS_WHAT_IS_LEFT, **settings) as serving,
+        grpc.aio.insecure_channel(serving.address, interceptors=[Bearer(secret)]) as channel,
+    ):
+        client = Client(channel, secret)
+        secrets = [f"cached_{number}" for number in range(KEYS)]
+        items = [
+            key_service_pb2.ImportKeyItem(secret_sha256=hashlib.sha256(secret.encode()).digest()) for secret in secrets
+        ]
+        await client.keys.ImportKeys(key_service_pb2.ImportKeysRequest(items=items))
+        for start in range(0, KEYS, 100):
+            asked = [verify_service_pb2.VerifyRequest(key=secret) for secret in secrets[start : start + 100]]
+            await client.verifier.BatchVerify(verify_service_pb2.BatchVerifyRequest(items=asked))
+        status = await serving.stop()
+        out, _ = await serving.process.communicate()
+
+    assert status == 0
+    assert int(out) < KEYS
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -36,7 +36,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 async def run(*arguments: str, **settings: str) -> Ended:
     """Run a command to its end."""
-    process = await _start(arguments, settings)
+    process = await _start((str(COMMAND), *arguments), settings)
     async with asyncio.timeout(DEADLINE):
         out, err = await process.communicate()
     return Ended(process.returncode or 0, out.decode(), err.decode())
@@ -88,9 +88,14 @@ async def until_nobody_listens(address: str) -> None:
 
 
 @asynccontextmanager
-async def server_process(until: str = "serving", **settings: str) -> AsyncIterator[Serving]:
-    """Run `latchkey-server serve` on a free port until the context is left, killed if need be."""
-    process = await _start(("serve",), {"LATCHKEY_LISTEN": "127.0.0.1:0", "LATCHKEY_LOG_FORMAT": "json", **settings})
+async def server_process(until: str = "serving", program: str | None = None, **settings: str) -> AsyncIterator[Serving]:
+    """Run `latchkey-server serve` on a free port until the context is left, killed if need be.
+
+    ``program`` is Python that calls its ``main``, if something is to happen around it.
+    """
+    command = (str(COMMAND),) if program is None else (sys.executable, "-c", program)
+    settings = {"LATCHKEY_LISTEN": "127.0.0.1:0", "LATCHKEY_LOG_FORMAT": "json", **settings}
+    process = await _start((*command, "serve"), settings)
     serving = Serving(process)
     try:
         await serving.until_logged(until)
@@ -132,8 +137,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await asyncio.to_thread(psutil.wait_procs, descendants, DEADLINE)
 
 
-async def _start(arguments: tuple[str, ...], settings: Mapping[str, str]) -> asyncio.subprocess.Process:
+async def _start(command: tuple[str, ...], settings: Mapping[str, str]) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        COMMAND, *arguments, env=environment(settings), stdout=pipe, stderr=pipe
-    )
+    return await asyncio.create_subprocess_exec(*command, env=environment(settings), stdout=pipe, stderr=pipe)
