@@ -8,10 +8,12 @@ from typing import TypeVar
 import asyncpg
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
-from tests.support.service import Rejection, rejection, serving
+from tests.support.postgres import own_postgres, stalled
+from tests.support.service import Rejection, Service, rejection, serving, settings_for
 
-from latchkey.v1 import key_pb2, key_service_pb2, usage_pb2, usage_service_pb2, verification_pb2
+from latchkey.v1 import admin_service_pb2, key_pb2, key_service_pb2, usage_pb2, usage_service_pb2, verification_pb2
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.opening import utc_now
 from latchkey_server.storage.database import Database, open_database
@@ -128,3 +130,42 @@ async def test_cancelled_and_timed_out_calls_leak_no_connection(dsn: str) -> Non
     assert told <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
     assert len({hashlib.sha256(answer.secret.encode()).digest() for answer in made}) == 40
     assert open_connections <= 8
+
+
+async def test_what_needs_the_database_is_refused_at_once_while_it_is_known_to_be_lost() -> None:
+    async with own_postgres() as (postgres, _):
+        # Longer than this test waits: only what does not ask for a connection is answered in time.
+        settings = settings_for(postgres.dsn()).model_copy(update={"database_timeout": 60.0})
+        async with serving(postgres.dsn(), settings=settings) as service:
+            client = await service.client(service.root_secret)
+            key_id = (await client.create_key()).key.key_id
+            with stalled(postgres):
+                await until_lost(service)
+                async with asyncio.timeout(30):
+                    outages = [
+                        await rejection(client.keys.ListKeys(key_service_pb2.ListKeysRequest())),
+                        await rejection(client.create_key()),
+                        await rejection(client.usage.ReportUsage(reported(key_id, "1"))),
+                        await rejection(client.admin.ListApis(admin_service_pb2.ListApisRequest())),
+                    ]
+            listed = await eventually(lambda: client.keys.ListKeys(key_service_pb2.ListKeysRequest()))
+
+    assert {(outage.code, outage.reason) for outage in outages} == {
+        (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    }
+    assert [key.key_id for key in listed.keys] == [key_id]
+
+
+async def until_lost(service: Service) -> None:
+    """Wait until health tells that a server has lost its database."""
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        async with asyncio.timeout(30):
+            async for answer in watch(health_pb2.HealthCheckRequest(service="latchkey.v1.KeyService")):
+                if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    return
+    raise AssertionError

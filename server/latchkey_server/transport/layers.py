@@ -247,7 +247,8 @@ class Authenticate:
 class Deadline:
     """Ends a call a little before its client gives up, so that the client learns the reason.
 
-    While the database is lost, and for look-ups at any time, the reason is the database.
+    While the database is lost, and for look-ups at any time, the reason is the database; all but look-ups, which may be
+    answered from memory, then end before they begin.
     """
 
     name = "deadline"
@@ -263,6 +264,8 @@ class Deadline:
         looks_up = name in LOOKUPS
 
         async def handle(request: Any, context: Context) -> Any:
+            if not looks_up and self._lost():
+                raise errors.DatabaseUnavailable
             try:
                 async with asyncio.timeout(_bound(context, self._default)):
                     return await inner(request, context)
