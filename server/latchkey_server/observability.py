@@ -6,11 +6,13 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from itertools import accumulate
-from typing import Any, Final
+from platform import python_version
+from typing import Any, ClassVar, Final, NamedTuple
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -81,6 +83,11 @@ class Verdicts(Collector):
         """Return the number of a code."""
         return self._counts.setdefault(code, Count())
 
+    @property
+    def total(self) -> int:
+        """The number of all."""
+        return sum(count.value for count in list(self._counts.values()))
+
     def collect(self) -> Iterable[Metric]:
         """Return the numbers as they are now."""
         family = CounterMetricFamily("latchkey_verifications", "Verifications decided, by code.", labels=["code"])
@@ -89,17 +96,24 @@ class Verdicts(Collector):
         yield family
 
 
-_BOUNDS: Final = tuple(Histogram.DEFAULT_BUCKETS)
+_INFINITE: Final = float("inf")
+# A verification from memory takes tens of microseconds, one that is looked up a few milliseconds, a report seconds.
+_BOUNDS: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, _INFINITE),
+)
 _FIRST: Final = _BOUNDS[0]
+_STREAM_BOUNDS: Final = (0.1, 1.0, 10.0, 60.0, 300.0, 1_800.0, 7_200.0, 28_800.0, 86_400.0, _INFINITE)
 
 
 class Timing:
     """The times, and thereby the number, of one method's calls that ended in one status."""
 
     __slots__ = ("buckets", "seconds")
+    bounds: ClassVar[Sequence[float]] = _BOUNDS
 
     def __init__(self) -> None:
-        self.buckets = [0] * len(_BOUNDS)
+        self.buckets = [0] * len(self.bounds)
         self.seconds = 0.0
 
     def add(self, took: float) -> None:
@@ -109,37 +123,70 @@ class Timing:
         self.seconds += took
 
 
+class StreamTiming(Timing):
+    """The same of a method that answers with a stream: how long it was open, which may be days."""
+
+    __slots__ = ()
+    bounds = _STREAM_BOUNDS
+
+    def add(self, took: float) -> None:
+        """Count a stream and its seconds."""
+        self.buckets[bisect_left(self.bounds, took)] += 1
+        self.seconds += took
+
+
+class _Times(NamedTuple):
+    """What a timing held when metrics were read."""
+
+    method: str
+    code: str
+    buckets: Sequence[int]
+    seconds: float
+
+
 class Calls(Collector):
     """Calls by method and status, and their times by method, in plain numbers as well."""
 
     def __init__(self) -> None:
-        self._timings: dict[tuple[str, str], Timing] = {}
+        self._calls: dict[tuple[str, str], Timing] = {}
+        self._streams: dict[tuple[str, str], StreamTiming] = {}
 
     def timing(self, method: str, code: str) -> Timing:
         """Return what times the calls of a method that end in a status."""
-        return self._timings.setdefault((method, code), Timing())
+        return self._calls.setdefault((method, code), Timing())
+
+    def stream_timing(self, method: str, code: str) -> Timing:
+        """Return what times the streams of a method that end in a status."""
+        return self._streams.setdefault((method, code), StreamTiming())
 
     def collect(self) -> Iterable[Metric]:
         """Return the numbers as they are now."""
         counts = CounterMetricFamily(
             "latchkey_calls", "RPCs answered, by method and status.", labels=["method", "code"]
         )
-        times = HistogramMetricFamily(
-            "latchkey_call_seconds", "Time from request to answer, by method.", labels=["method"]
-        )
-        # Calls go on in another thread meanwhile: what is shown is what is copied here.
-        timings = [(labels, list(timing.buckets), timing.seconds) for labels, timing in list(self._timings.items())]
-        for labels, buckets, _ in timings:
-            counts.add_metric(labels, sum(buckets))
-        for method in dict.fromkeys(method for (method, _), _, _ in timings):
-            ours = [(buckets, seconds) for (of, _), buckets, seconds in timings if of == method]
-            below = accumulate(map(sum, zip(*(buckets for buckets, _ in ours), strict=True)))
-            named = [
-                ("+Inf" if bound == float("inf") else str(bound), count)
-                for bound, count in zip(_BOUNDS, below, strict=True)
-            ]
-            times.add_metric([method], named, sum(seconds for _, seconds in ours))
-        return counts, times
+        calls, streams = _read(self._calls), _read(self._streams)
+        for times in (*calls, *streams):
+            counts.add_metric([times.method, times.code], sum(times.buckets))
+        yield counts
+        yield _histogram("latchkey_call_seconds", "Time from request to answer, by method.", _BOUNDS, calls)
+        yield _histogram("latchkey_stream_seconds", "Time that a stream was open, by method.", _STREAM_BOUNDS, streams)
+
+
+def _read(timings: Mapping[tuple[str, str], Timing]) -> list[_Times]:
+    # Calls go on in another thread meanwhile: what is shown is what is copied here.
+    return [
+        _Times(method, code, list(timing.buckets), timing.seconds) for (method, code), timing in list(timings.items())
+    ]
+
+
+def _histogram(name: str, description: str, bounds: Sequence[float], all_times: Sequence[_Times]) -> Metric:
+    family = HistogramMetricFamily(name, description, labels=["method"])
+    names = ["+Inf" if bound == _INFINITE else str(bound) for bound in bounds]
+    for method in dict.fromkeys(times.method for times in all_times):
+        ours = [times for times in all_times if times.method == method]
+        below = accumulate(map(sum, zip(*(times.buckets for times in ours), strict=True)))
+        family.add_metric([method], list(zip(names, below, strict=True)), sum(times.seconds for times in ours))
+    return family
 
 
 class Total(Collector):
@@ -183,6 +230,9 @@ class Metrics:
         self.verdicts = Verdicts()
         self.registry.register(self.calls)
         self.registry.register(self.verdicts)
+        ProcessCollector(registry=self.registry)
+        build = Info("latchkey_build", "What runs here.", registry=self.registry)
+        build.info({"version": version("latchkey-server"), "grpc": version("grpcio"), "python": python_version()})
 
     def histogram(self, name: str, description: str, buckets: Sequence[float]) -> Callable[[float], None]:
         """Show how values are spread, and return what takes a value."""

@@ -125,12 +125,13 @@ Observer = Callable[[grpc.StatusCode, float], None]
 class Observe:
     """Reports the outcome of every call to an observer, refused ones too: it stands outside authentication."""
 
-    def __init__(self, name: str, observer_of: Callable[[str], Observer]) -> None:
+    def __init__(self, name: str, observer_of: Callable[[str, bool], Observer]) -> None:
+        """``observer_of`` gives the observer of a method, and is told whether that answers with a stream."""
         self.name = name
         self._observer_of = observer_of
 
     def unary(self, method: str, inner: Unary) -> Unary:
-        observe = self._observer_of(method)
+        observe = self._observer_of(method, False)
 
         async def handle(request: Any, context: Context) -> Any:
             begun = time.perf_counter()
@@ -146,7 +147,7 @@ class Observe:
         return handle
 
     def stream(self, method: str, inner: Stream) -> Stream:
-        observe = self._observer_of(method)
+        observe = self._observer_of(method, True)
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
             begun = time.perf_counter()
@@ -166,8 +167,9 @@ class Observe:
 def measure(metrics: Metrics) -> Observe:
     """Return the layer that counts and times calls by method and status."""
 
-    def observer_of(method: str) -> Observer:
-        return lambda code, seconds: metrics.calls.timing(method, code.name).add(seconds)
+    def observer_of(method: str, streams: bool) -> Observer:
+        timing = metrics.calls.stream_timing if streams else metrics.calls.timing
+        return lambda code, seconds: timing(method, code.name).add(seconds)
 
     return Observe("metrics", observer_of)
 
@@ -175,7 +177,7 @@ def measure(metrics: Metrics) -> Observe:
 def log_calls() -> Observe:
     """Return the layer that logs a line a call, of UNLOGGED methods serious failures only; never a call's content."""
 
-    def observer_of(method: str) -> Observer:
+    def observer_of(method: str, _streams: bool) -> Observer:
         quiet = not method.startswith(SERVICES) or method.rpartition("/")[2] in UNLOGGED
 
         def observe(code: grpc.StatusCode, seconds: float) -> None:
