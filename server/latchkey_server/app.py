@@ -161,11 +161,39 @@ class Unheard:
         """Have nothing to drop."""
 
 
+class CacheHits:
+    """Verifications that took no look-up: counted by what is counted anyway, so that a hit costs nothing."""
+
+    def __init__(self, metrics: Metrics, records: CachedRecords) -> None:
+        self._metrics = metrics
+        self._records = records
+        self._most = 0
+
+    def __call__(self) -> int:
+        """Return the number, which never falls: a look-up is counted a moment before its verdict is."""
+        self._most = max(self._most, self._metrics.verdicts.total - self._records.looked_up)
+        return self._most
+
+
 def show_cache(metrics: Metrics, verify_storage: VerifyStorage) -> None:
     """Show the cache and the database's availability in the metrics."""
     cache, histories, availability = verify_storage.cache, verify_storage.cache.histories, verify_storage.availability
     metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
     metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
+    records, hits = verify_storage.records, CacheHits(metrics, verify_storage.records)
+    metrics.total("latchkey_cache_hits", "Verifications decided by what was in memory.", hits)
+    metrics.total("latchkey_cache_misses", "Secrets looked up in the database.", lambda: records.looked_up)
+    metrics.total(
+        "latchkey_cache_expirations",
+        "Secrets asked for when the database had confirmed them too long ago.",
+        lambda: records.expired,
+    )
+    metrics.total("latchkey_cache_evictions", "Secrets forgotten to make room.", lambda: cache.records.evicted)
+    metrics.total(
+        "latchkey_cache_invalidations",
+        "Secrets forgotten since a change concerned them.",
+        lambda: cache.records.invalidated,
+    )
     metrics.watch("latchkey_followed_workspaces", "Workspaces whose changes are followed.", lambda: len(histories))
     metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(availability.lost))
 

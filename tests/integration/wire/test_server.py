@@ -20,6 +20,7 @@ from latchkey_server.app import (
     build_authentication,
     build_layers,
     build_verify_storage,
+    build_workspaces,
     running_server,
 )
 from latchkey_server.background import Readiness
@@ -98,6 +99,27 @@ async def test_metrics_count_calls_by_method_and_status_refused_ones_too(dsn: st
         text = await asyncio.to_thread(read, f"http://127.0.0.1:{running.metrics_port}/metrics")
 
     assert 'latchkey_calls_total{code="UNAUTHENTICATED",method="/latchkey.v1.KeyService/CreateKey"} 1.0' in text
+
+
+async def test_metrics_tell_what_the_cache_saved(dsn: str) -> None:
+    settings = settings_for(dsn).model_copy(update={"metrics_listen": "127.0.0.1:0"})
+
+    async with running_server(settings) as running:
+        owner = await build_workspaces(running.storage, utc_now).bootstrap() or ""
+        async with grpc.aio.insecure_channel(running.address, interceptors=[Bearer(owner)]) as channel:
+            client = Client(channel)
+            secret = (await client.create_key()).secret
+            for _ in range(4):
+                await client.verify(secret)
+        text = await asyncio.to_thread(read, f"http://127.0.0.1:{running.metrics_port}/metrics")
+
+    lines = [line for line in text.splitlines() if not line.startswith("#") and "{" not in line]
+    counted = {name: float(value) for name, value in map(str.split, lines)}
+    misses = counted["latchkey_cache_misses_total"]
+    # Where the machine paused for longer than the hard bound, a look-up is made again.
+    assert misses == 1 + counted["latchkey_cache_expirations_total"]
+    assert counted["latchkey_cache_hits_total"] == 4 - misses
+    assert {"latchkey_cache_evictions_total", "latchkey_cache_invalidations_total"} <= counted.keys()
 
 
 async def test_reflection_alone_tells_what_the_server_offers(service: Service) -> None:

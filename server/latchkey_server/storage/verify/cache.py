@@ -43,6 +43,10 @@ class CacheEntries(Generic[V]):
         self._footprint = footprint
         self._by_target: dict[UUID, bytes | set[bytes]] = {}
         self.bytes = 0
+        self.evicted = 0
+        """Entries that made room for others."""
+        self.invalidated = 0
+        """Entries that a change dropped."""
         self.get = self._entries.get
         """Return the entry of a SHA-256 and make it the most recently used, or None."""
 
@@ -71,6 +75,7 @@ class CacheEntries(Generic[V]):
     def _evict(self) -> None:
         while len(self._entries) > self._keys_max or (self.bytes > self._bytes_max and len(self._entries) > 1):
             self._forget(*self._entries.popitem(least_recent=True))
+            self.evicted += 1
 
     def drop(self, sha256: bytes) -> None:
         """Drop an entry, if it is cached."""
@@ -93,6 +98,7 @@ class CacheEntries(Generic[V]):
             value = self._entries.get(sha256)
             if value is not None and value.revision < before:
                 self.drop(sha256)
+                self.invalidated += 1
 
 
 class Load(NamedTuple):

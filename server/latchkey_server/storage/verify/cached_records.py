@@ -32,6 +32,10 @@ class CachedRecords:
         self._availability = availability
         self._stale_max = max(stale_if_error.total_seconds(), HARD_BOUND)
         self._instant = instant
+        self.looked_up = 0
+        """Secrets that the database was asked for, and answered."""
+        self.expired = 0
+        """Those of them that were cached, but not confirmed in time."""
         self.cached, self.cached_credential = cache.records.get, cache.credentials.get
         self._records = LookupBatcher(self._load_records)
         self._credentials = LookupBatcher(self._load_credentials)
@@ -54,6 +58,7 @@ class CachedRecords:
         }
         asked = [sha256 for sha256 in sha256s if sha256 not in found and not self._unknown_key(sha256, at)]
         if asked:
+            self.expired += sum(self.cached(sha256) is not None for sha256 in asked)
             found |= await self._ask(asked)
             # A change may have dropped some of it while the rest was looked up.
             if late := [sha256 for sha256, record in found.items() if self._too_old(record)]:
@@ -95,7 +100,9 @@ class CachedRecords:
     async def _ask(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Record | DatabaseUnavailable]:
         try:
             self._availability.require()
-            return await self._records.find_all(sha256s)
+            found = await self._records.find_all(sha256s)
+            self.looked_up += len(sha256s)
+            return found
         except DatabaseUnavailable:
             cached = {sha256: self._cache.records.get(sha256) for sha256 in sha256s}
             return {
@@ -107,6 +114,7 @@ class CachedRecords:
         """Return the record of a secret as read by a query that is sent from now on."""
         self._availability.require()
         found = await self._records.find(sha256)
+        self.looked_up += 1
         return await self._records.find(sha256) if self._too_old(found) else found
 
     def _too_old(self, found: Record | DatabaseUnavailable | None) -> bool:

@@ -115,6 +115,16 @@ def test_what_was_not_used_for_longest_gives_way_to_what_comes() -> None:
     assert len(cache.records) == 3
 
 
+def test_what_made_room_and_what_a_change_dropped_are_counted_apart() -> None:
+    cache = KeyCache(3, PLENTY)
+    keep_keys(cache, 1, 2, 3, 4, 5)
+
+    apply(cache, 8, changed(target=uuid_of(105)))
+
+    assert kept_numbers(cache) == {3, 4}
+    assert (cache.records.evicted, cache.records.invalidated) == (2, 1)
+
+
 def test_what_comes_makes_room_for_its_bytes() -> None:
     cache = KeyCache(PLENTY, 0)
     size = footprint(record_of(cache))

@@ -286,3 +286,19 @@ async def test_whoever_still_holds_what_a_change_took_away_sees_it_grow_old(worl
 
     assert age(held, world.now) == 6.0
     assert seen_revision(held) == 7
+
+
+async def test_look_ups_are_counted_and_those_of_what_was_cached_too_long_ago_apart() -> None:
+    world = World()
+    await world.source.records([KNOWN, OTHER])
+    await world.source.records([KNOWN, OTHER])
+    counted = [(world.source.looked_up, world.source.expired)]
+    world.now += HARD_BOUND + 0.1
+    await world.get(KNOWN)
+    counted.append((world.source.looked_up, world.source.expired))
+    world.lose()
+    world.now += HARD_BOUND + 0.1
+    await world.get(KNOWN)
+    counted.append((world.source.looked_up, world.source.expired))
+
+    assert counted == [(2, 0), (3, 1), (3, 2)]
