@@ -19,6 +19,9 @@ transactions would have to add a hundred each at the same moment to exceed the b
 REMEMBERED_MAX = 200_000
 """Combinations that a process remembers."""
 
+FEW = 8
+"""So many combinations of a key and day are likely to be another's too."""
+
 KeyDay = tuple[UUID, date]
 """A key and a UTC day."""
 
@@ -71,11 +74,13 @@ class CombinationMemory(Generic[C]):
     def __init__(self, most: int = REMEMBERED_MAX) -> None:
         self._most = most
         self._number = 0
-        self._known: dict[tuple[UUID, KeyDay], set[C]] = {}
+        self._known: dict[UUID, dict[KeyDay, set[C]]] = {}
+        self._alike: dict[frozenset[C], set[C]] = {}
 
     def of(self, workspace_id: UUID, key_days: Iterable[KeyDay]) -> dict[KeyDay, set[C]]:
         """Return what is remembered of each key and day."""
-        return {key_day: self._known.get((workspace_id, key_day), set()) for key_day in key_days}
+        known = self._known.get(workspace_id, {})
+        return {key_day: known.get(key_day, set()) for key_day in key_days}
 
     async def admit(
         self, workspace_id: UUID, wanted: Wanted[C], look_up: LookUp[C], lock: Lock
@@ -96,10 +101,17 @@ class CombinationMemory(Generic[C]):
 
     def remember(self, workspace_id: UUID, tracked: Mapping[KeyDay, set[C]]) -> None:
         """Remember what was committed."""
+        known = self._known.setdefault(workspace_id, {})
         for key_day, combinations in tracked.items():
-            known = self._known.get((workspace_id, key_day))
-            self._number += len(combinations) - len(known or ())
-            self._known[workspace_id, key_day] = combinations
+            self._number += len(combinations) - len(known.get(key_day, ()))
+            known[key_day] = self._shared(combinations)
         if self._number > self._most:
             self._known.clear()
+            self._alike.clear()
             self._number = 0
+
+    def _shared(self, combinations: set[C]) -> set[C]:
+        """Return the one set that stands for all equal ones: most keys have a few, the same as others."""
+        if len(combinations) > FEW:
+            return combinations
+        return self._alike.setdefault(frozenset(combinations), combinations)
