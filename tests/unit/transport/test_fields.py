@@ -238,8 +238,8 @@ def test_every_field_of_a_verified_key_counts_in_the_cache_s_footprint(field: st
 
     grown = footprint(make_record(key, metadata=metadata)) - footprint(make_record())
 
-    # By itself, and in the answer that is kept ready.
-    assert grown >= 1.9 * longer, f"VerifiedKey.{field} is not counted: storage/verify/cache.py, footprint"
+    # The answer that is kept ready counts when it is made.
+    assert grown >= 0.95 * longer, f"VerifiedKey.{field} is not counted: storage/verify/cache.py, footprint"
 
 
 @pytest.mark.parametrize(
@@ -253,13 +253,7 @@ def test_every_field_of_a_verified_key_counts_in_the_cache_s_footprint(field: st
     ids=["a limit of the key", "a limit of its identity", "the note of its revocation", "its identity's metadata"],
 )
 def test_whatever_else_a_record_holds_counts_in_the_cache_s_footprint(facts: dict[str, Any]) -> None:
-    assert footprint(make_record(**facts)) - footprint(make_record()) >= 19_000
-
-
-def test_a_key_with_metadata_is_counted_in_both_forms_of_its_answer() -> None:
-    key = make_key(KeyFields(scopes=("x" * 10_000,)))
-
-    assert footprint(make_record(key, metadata='{"a": 1}')) >= 30_000
+    assert footprint(make_record(**facts)) - footprint(make_record()) >= 9_900
 
 
 def _nothing(_request: pb.VerifyRequest) -> None:

@@ -13,7 +13,7 @@ from lru import LRU
 
 from latchkey_server.domain.access.credentials import Credential
 from latchkey_server.domain.freshness import HARD_BOUND, NEVER, Confirmed, History, Instant
-from latchkey_server.domain.model import Change, ChangeKind, Key, Revision
+from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.domain.verify.model import Record
 
 V = TypeVar("V", bound=Confirmed)
@@ -22,6 +22,12 @@ UNKNOWN_MAX: Final = 10_000
 """Unknown secrets cached as such, apart from the known ones: junk can't evict those."""
 
 CREDENTIALS_MAX: Final = 10_000
+_RECORD_BYTES: Final = 1_660
+"""What every record takes, and what counting its verifications remembers of it."""
+
+_OBJECT_BYTES, _LIMIT_BYTES, _IDENTITY_BYTES = 60, 250, 450
+"""What a text or a time takes beside its characters, a rate limit, and an identity."""
+
 IDLE_SECONDS: Final = 60.0
 """How long a workspace of which nothing is cached is still followed: longer than any load that may be under way."""
 
@@ -269,24 +275,25 @@ def _older(loaded: Confirmed, cached: Confirmed | None) -> bool:
 
 
 def footprint(record: Record) -> int:
-    """Return about how many bytes caching a record takes, with one ready answer and its part of the tables.
-
-    Each text is there by itself and in each form of the serialised answer: with metadata, and without if there is any.
-    """
-    texts = (*_texts(record.key), *(limit.name for limit in record.ratelimits))
-    metadata = (record.metadata, record.identity_metadata)
-    forms = 1 if metadata == ("{}", "{}") else 2
-    return 1_300 + (1 + forms) * sum(map(_bytes_of, (*texts, *metadata))) + 8 * len(texts)
-
-
-def _texts(key: Key) -> Iterable[str]:
-    fields = key.fields
+    """Return about how many bytes caching a record takes, with its part of the tables; kept answers ``grow`` it."""
+    key, fields = record.key, record.key.fields
     models = fields.model_limits.models if fields.model_limits else ()
-    return (
-        *(*fields.scopes, *fields.allow_ips, *models),
-        *(key.prefix, fields.name, fields.environment, fields.member, fields.external_id),
-        *(fields.guardrail_id, fields.firewall_policy_id, key.revocation.note if key.revocation else ""),
+    # What many keys have alike is stored once for all of them.
+    shared = (key.prefix, fields.environment, fields.member, *fields.scopes)
+    own = (
+        *(fields.name, fields.external_id, fields.guardrail_id, fields.firewall_policy_id),
+        *(key.revocation.note if key.revocation else "", record.metadata, record.identity_metadata),
+        *(*fields.allow_ips, *models, *(limit.name for limit in record.ratelimits)),
     )
+    times = (fields.expire_time, fields.not_before_time, record.secret_end_time)
+    objects = (*filter(None, own), *filter(None, (*times, fields.model_limits, key.revocation)))
+    size = _RECORD_BYTES + sum(map(_bytes_of, (*shared, *own))) + 8 * len(shared) + _OBJECT_BYTES * len(objects)
+    if record.identity is not None:
+        size += _IDENTITY_BYTES
+    if record.limited:
+        # Its answers are made anew each time, from a part that is kept and that nobody counts later.
+        size += _LIMIT_BYTES * len(record.ratelimits) + sum(map(_bytes_of, (*shared, *own)))
+    return size
 
 
 def _bytes_of(text: str) -> int:

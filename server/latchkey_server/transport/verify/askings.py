@@ -8,6 +8,9 @@ from latchkey_server.transport.verify.reader import REST_MAX
 ANSWER_BYTES: Final = 600
 """About what a ready answer takes beside its record: most of it is the number that counts its verifications."""
 
+FIRST_ANSWER_BYTES: Final = 410
+"""What the first ready answer about a record takes, for it stands in no table."""
+
 _SMALL_MAX, _REST_BYTES = 64, 8
 """Bytes of a question that ANSWER_BYTES holds, and about what each further one takes where nobody shares it."""
 

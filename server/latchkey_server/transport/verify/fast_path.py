@@ -25,7 +25,7 @@ from latchkey_server.domain.verify.model import Code, Record
 from latchkey_server.domain.verify.ports import RecordSource
 from latchkey_server.observability import Count, Metrics
 from latchkey_server.transport.answer_size import ANSWER_MAX
-from latchkey_server.transport.verify.askings import ANSWER_BYTES, Asking, Askings
+from latchkey_server.transport.verify.askings import ANSWER_BYTES, FIRST_ANSWER_BYTES, Asking, Askings
 from latchkey_server.transport.verify.reader import KEY_TAG, ONE_BYTE, remembered, secret_span
 from latchkey_server.transport.verify.writer import (
     RESULT_TAG,
@@ -44,6 +44,9 @@ RAW_MAX: Final = 24 * 1024
 
 AT_ONCE_MAX: Final = 128
 """Questions that are answered one after another without a look at the loop: in less than a millisecond."""
+
+_SPAN_BYTES, _BYTES_BYTES = 150, 33
+"""What two times and what a serialised part take, beside its bytes."""
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -211,10 +214,13 @@ class FastPath:
         if verdict.record is None:
             return None
         tally = None if question.dry_run else Tally(count_key_of(caller, question, "", verdict))
+        counted = 0 if record.ready is None else _shared_bytes(record)
         parts = lasting_parts(verdict, record, question.omit_metadata, store=True)
         count = self._verdicts.count(verdict.code.name)
         ready = ReadyAnswer(asking, span, parts, count, tally, verdict.code is Code.VALID)
         self._store(record, ready)
+        if grown := _shared_bytes(record) - counted:
+            self._source.grew(record, grown)
         return ready
 
     def _store(self, record: Record, ready: ReadyAnswer) -> None:
@@ -223,9 +229,10 @@ class FastPath:
         asking = ready.asking
         if first is None or first.asking.key == asking.key:
             record.ready = ready
-            if first is None and asking.answer_bytes > ANSWER_BYTES:
-                # One answer to a small question is counted with the record.
-                self._source.grew(record, asking.answer_bytes - ANSWER_BYTES)
+            if first is None:
+                # Further ones have to be found, by a table.
+                table = ANSWER_BYTES - FIRST_ANSWER_BYTES
+                self._source.grew(record, asking.answer_bytes - table + (_SPAN_BYTES if ready.span else 0))
             return
         more = record.more_ready
         if more is None:
@@ -238,6 +245,11 @@ class FastPath:
             more.clear()
         more[first.asking.key], record.ready = first, ready
         self._source.grew(record, asking.answer_bytes)
+
+
+def _shared_bytes(record: Record) -> int:
+    """Return what the parts take that all answers about a record share."""
+    return sum(len(part) + _BYTES_BYTES for part in (record.common, record.common_bare) if part is not None)
 
 
 def _revision(record: Record) -> tuple[int, bytes]:

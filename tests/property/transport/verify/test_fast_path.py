@@ -20,7 +20,7 @@ from latchkey_server.domain.outcomes.notes import VerificationNotes
 from latchkey_server.domain.verify.decide import decide
 from latchkey_server.domain.verify.model import Question, Record
 from latchkey_server.observability import Metrics
-from latchkey_server.transport.verify.askings import ANSWER_BYTES, Askings
+from latchkey_server.transport.verify.askings import ANSWER_BYTES, FIRST_ANSWER_BYTES, Askings
 from latchkey_server.transport.verify.fast_path import READY_MAX, FastPath
 from latchkey_server.transport.verify.reader import QuestionMemory, read_item
 from latchkey_server.transport.verify.writer import answer_bytes, decided_bytes
@@ -253,7 +253,24 @@ def test_callers_and_questions_that_take_turns_keep_their_answers() -> None:
 
     assert len(made) == 15
     assert ready() == made
-    assert source.grown == 14 * ANSWER_BYTES
+    assert source.grown == first_bytes(source) + 14 * ANSWER_BYTES
+
+
+def first_bytes(source: OneRecord) -> int:
+    """Return what a record's first answer counts, with the part that all share."""
+    return FIRST_ANSWER_BYTES + len(source.stored_record.common or b"") + 33
+
+
+def test_both_forms_of_an_answer_count_once_each_however_often_they_are_made() -> None:
+    source = OneRecord(make_record(make_key(KeyFields(scopes=("x" * 10_000,))), metadata='{"a": 1}'))
+    fast = FastPath(source, VerificationNotes(), Metrics(), lambda: NOW)
+    for number in range(READY_MAX):
+        for omit_metadata in (False, True):
+            raw = request_of(make_question(model=f"m{number}", omit_metadata=omit_metadata)).SerializeToString()
+            read_item(raw)
+            assert fast.result(raw, CALLERS[0], 0.0)
+
+    assert 20_000 < source.grown < 20_000 + 2 * READY_MAX * ANSWER_BYTES
 
 
 def test_more_questions_than_a_record_keeps_answers_to_take_no_more_room() -> None:
@@ -266,7 +283,7 @@ def test_more_questions_than_a_record_keeps_answers_to_take_no_more_room() -> No
         assert fast.result(raw, CALLERS[0], 0.0)
         more = source.stored_record.more_ready or {}
         most = max(most, len(more) + 1)
-        assert source.grown == len(more) * ANSWER_BYTES
+        assert source.grown == first_bytes(source) + len(more) * ANSWER_BYTES
 
     assert most == READY_MAX
 
@@ -294,7 +311,7 @@ def test_a_question_that_comes_again_after_many_others_has_one_answer_stored() -
             fast.result(request_of(make_question(model=f"{round_}-{number}")).SerializeToString(), CALLERS[0], 0.0)
 
     assert source.stored_record.more_ready is None
-    assert source.grown == 0
+    assert source.grown == first_bytes(source)
 
 
 def test_askings_are_remembered_within_a_number_and_a_size() -> None:
