@@ -30,6 +30,14 @@ main()
 """
 """The server, which prints at its very end how many objects the garbage collector would still look at."""
 
+UNDER_NOHUP = """
+import signal
+from latchkey_server.__main__ import main
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+main()
+"""
+"""The server with SIGHUP ignored, as nohup starts it."""
+
 
 async def root_secret_of(dsn: str) -> str:
     async with open_storage(settings_for(dsn)) as storage:
@@ -123,5 +131,23 @@ async def test_a_terminal_that_is_closed_lets_open_calls_finish(dsn: str, worker
             status = await serving.process.wait()
 
     assert open_still
+    assert made.secret
+    assert status == 0
+
+
+async def test_a_server_that_was_started_to_outlive_its_terminal_does(dsn: str) -> None:
+    secret = await root_secret_of(dsn)
+    settings = {"LATCHKEY_DATABASE_URL": dsn, "LATCHKEY_PEPPERS": PEPPERS, "LATCHKEY_STOP_DELAY": LONG}
+    async with (
+        server_process(program=UNDER_NOHUP, **settings) as serving,
+        grpc.aio.insecure_channel(serving.address, interceptors=[Bearer(secret)]) as channel,
+    ):
+        serving.process.send_signal(signal.SIGHUP)
+        # Had that one counted, this would be the second, which ends the delay.
+        serving.process.terminate()
+        await until_not_serving(channel)
+        made = await Client(channel, secret).create_key()
+        status = await serving.stop()
+
     assert made.secret
     assert status == 0
