@@ -17,12 +17,11 @@ from uuid import UUID
 import structlog
 from prometheus_client import start_http_server
 
-from latchkey_server.background import HealthCheck, Readiness, Upkeep, background
+from latchkey_server.background import HealthCheck, LoopLag, Readiness, Upkeep, background
 from latchkey_server.domain.access.management_keys import ManagementKeys
 from latchkey_server.domain.freshness import instant
 from latchkey_server.domain.keys.commands import Keys
 from latchkey_server.domain.keys.importing import KeyImport
-from latchkey_server.domain.lateness import LoopLag
 from latchkey_server.domain.model import Change, Revision
 from latchkey_server.domain.mutations import Mutations
 from latchkey_server.domain.outcomes.client_reports import ClientReports

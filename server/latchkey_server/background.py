@@ -25,6 +25,10 @@ _WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 """How long a check waits for the database: health has to be set in an outage too, above all then."""
 
+_LAG_SECONDS = 0.1
+_LAG_TOLD_FROM = 0.25
+"""Seconds of lateness that get a line in the log."""
+
 _MAINTAIN_EVERY = timedelta(hours=1)
 _REATTRIBUTE_SECONDS = 10.0
 
@@ -154,6 +158,24 @@ class Upkeep:
             with suppress(LatchkeyError):
                 await job_lease.give_back(done=done)
         return maintenance.done
+
+
+class LoopLag:
+    """Measures how late the loop comes round; ``observe`` receives seconds."""
+
+    def __init__(self, observe: Callable[[float], None]) -> None:
+        self._observe = observe
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            await asyncio.sleep(_LAG_SECONDS)
+            late = max(0.0, loop.time() - begun - _LAG_SECONDS)
+            self._observe(late)
+            if late >= _LAG_TOLD_FROM:
+                log.warning("the event loop was late", seconds=round(late, 3))
 
 
 async def background(stack: AsyncExitStack, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,20 +1,12 @@
-"""The event loop's own lateness: it is told by itself, and is never taken for somebody else's."""
+"""The event loop's own lateness, which is never taken for somebody else's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-import structlog
-
 LOOKS: Final = 20
 """How many times a time-out looks at the clock: of the time between two looks at most twice the usual counts."""
-
-LOOK_SECONDS: Final = 0.1
-TOLD_FROM: Final = 0.25
-"""Seconds of lateness that get a line in the log."""
-
-log = structlog.get_logger("latchkey")
 
 
 @asynccontextmanager
@@ -45,21 +37,3 @@ async def own_time(seconds: float) -> AsyncIterator[None]:
             yield
         finally:
             handle.cancel()
-
-
-class LoopLag:
-    """Measures how late the loop comes round; ``observe`` receives seconds."""
-
-    def __init__(self, observe: Callable[[float], None]) -> None:
-        self._observe = observe
-
-    async def run(self) -> None:
-        """Measure until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            begun = loop.time()
-            await asyncio.sleep(LOOK_SECONDS)
-            late = max(0.0, loop.time() - begun - LOOK_SECONDS)
-            self._observe(late)
-            if late >= TOLD_FROM:
-                log.warning("the event loop was late", seconds=round(late, 3))

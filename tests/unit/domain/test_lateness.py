@@ -8,7 +8,8 @@ import time
 import pytest
 import structlog
 
-from latchkey_server.domain.lateness import LoopLag, own_time
+from latchkey_server.background import LoopLag
+from latchkey_server.domain.lateness import own_time
 from tests.support.trial import eventually
 
 
