@@ -17,6 +17,7 @@ from latchkey_server.storage.embedded.private_file import create_private_file
 from latchkey_server.storage.embedded.server import EmbeddedServer, embedded_postgres
 from latchkey_server.storage.peppers import pepper_trouble
 from latchkey_server.storage.schema.migrate import migrate
+from latchkey_server.storage.timelines import Timelines
 from latchkey_server.storage.upkeep.maintenance import Retention
 from latchkey_server.storage.usage.partitions import ensure_partitions
 
@@ -64,7 +65,11 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
         else:
             dsn = settings.database_url.get_secret_value()
         pool = partial(
-            open_database, dsn, timeout=settings.database_timeout, statement_cache_size=settings.statement_cache_size
+            open_database,
+            dsn,
+            timeout=settings.database_timeout,
+            statement_cache_size=settings.statement_cache_size,
+            timelines=Timelines(),
         )
         database = await stack.enter_async_context(
             pool(pool_size=settings.pool_size, statement_timeout=settings.call_timeout)
@@ -118,6 +123,7 @@ async def open_straight(storage: Storage, settings: Settings) -> AsyncIterator[D
         timeout=settings.database_timeout,
         statement_timeout=UPKEEP_SECONDS,
         statement_cache_size=settings.statement_cache_size,
+        timelines=storage.database.timelines,
     ) as database:
         yield database
 

@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.turns import turn
+from latchkey_server.storage.timelines import Timeline, Timelines
 
 T = TypeVar("T")
 
@@ -48,8 +50,9 @@ class Database:
     slow, have a short one; for everything else the call's own deadline has to come first.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, timelines: Timelines) -> None:
         self._pool = pool
+        self.timelines = timelines
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -100,6 +103,17 @@ class Database:
                 raise
             await transaction.commit()
 
+    async def timeline(self, connection: Connection) -> Timeline:
+        """Return what a connection reaches now; raises DatabaseUnavailable if that is not the database.
+
+        Behind a pooler it may be another server than the one that the connection was made to.
+        """
+        try:
+            return await _met(connection, self.timelines)
+        except DatabaseUnavailable:
+            await self.timelines.renew()
+            raise
+
 
 @asynccontextmanager
 async def open_database(
@@ -109,11 +123,14 @@ async def open_database(
     timeout: float,
     statement_timeout: float | None = None,
     statement_cache_size: int = 1024,
+    timelines: Timelines | None = None,
 ) -> AsyncIterator[Database]:
     """Open a pool of up to ``pool_size`` connections.
 
-    ``timeout`` seconds bound acquiring a connection, and each statement unless ``statement_timeout`` is given.
+    ``timeout`` seconds bound acquiring a connection, and each statement unless ``statement_timeout`` is given. Pools
+    that share ``timelines`` lend no connection to a former primary once one of them has met its successor.
     """
+    timelines = timelines or Timelines()
     settings = {"application_name": "latchkey", "timezone": "UTC"}
     if statement_cache_size:
         # PostgreSQL itself ends a statement whose caller has given up. Not behind a transaction pooler, which does not
@@ -126,14 +143,15 @@ async def open_database(
         timeout=timeout,
         command_timeout=statement_timeout or timeout,
         statement_cache_size=statement_cache_size,
-        init=_prepare,
+        init=partial(_prepare, timelines=timelines, timeout=timeout),
         reset=_no_reset,
         server_settings=settings,
     )
     # min_size=0: this sets the pool up without a connection, so that a server can start before its database.
     await pool
     try:
-        yield Database(pool)
+        with timelines.shared_by(pool.expire_connections):
+            yield Database(pool, timelines)
     finally:
         await _close(pool, timeout)
 
@@ -158,11 +176,36 @@ async def _close(pool: Pool, timeout: float) -> None:
         pool.terminate()
 
 
-async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    # In binary, since COPY takes nothing else.
-    await connection.set_type_codec(
-        "jsonb", encoder=_jsonb, decoder=lambda data: json.loads(data[1:]), schema="pg_catalog", format="binary"
-    )
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", *, timelines: Timelines, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await _met(connection, timelines)
+            # In binary, since COPY takes nothing else.
+            await connection.set_type_codec(
+                "jsonb", encoder=_jsonb, decoder=lambda data: json.loads(data[1:]), schema="pg_catalog", format="binary"
+            )
+    except BaseException:
+        # The pool would close it with a farewell, for which a stalled server keeps it waiting.
+        connection.terminate()
+        raise
+
+
+async def _met(connection: "Connection | asyncpg.Connection[asyncpg.Record]", timelines: Timelines) -> Timeline:
+    """Return the timeline that is written on now, which any role may ask for; raises DatabaseUnavailable.
+
+    pg_control_checkpoint() would tell that of the last checkpoint, which a promotion does not wait for.
+    """
+    try:
+        rows = await connection.fetch(
+            "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) AS timeline "
+            "FROM pg_control_system()"
+        )
+    except asyncpg.ObjectNotInPrerequisiteStateError:
+        # A standby: what it has applied says nothing about what was committed.
+        raise DatabaseUnavailable from None
+    timeline = Timeline(rows[0]["system_identifier"], int(rows[0]["timeline"], 16))
+    await timelines.meet(timeline)
+    return timeline
 
 
 def _jsonb(value: object) -> bytes:

@@ -25,6 +25,7 @@ from latchkey_server.storage.database import Connection, Database, open_database
 from latchkey_server.storage.keys.keys import PostgresKeys
 from latchkey_server.storage.tenants.apis import PostgresApis
 from latchkey_server.storage.tenants.workspaces import PostgresWorkspaces
+from latchkey_server.storage.timelines import Timeline
 from latchkey_server.storage.verify import change_feed
 from latchkey_server.storage.verify.availability import Availability
 from latchkey_server.storage.verify.cache import KeyCache
@@ -275,7 +276,7 @@ async def test_a_new_timeline_drops_everything(feeding: Feeding) -> None:
     feeding.keep(1)
     feeding.cache.add_records([OTHER_SECRET], {}, feeding.cache.loading(instant()))
     load = feeding.cache.loading(instant())
-    feeding.feed._timeline = "0000FFFF"
+    feeding.feed._timeline = Timeline(1, 1)
 
     with feeding.watchers.watching(make_caller()) as watch:
         await feeding.feed.look()

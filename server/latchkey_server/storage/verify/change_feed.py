@@ -2,7 +2,8 @@
 
 The poll is the truth; a notification only makes it come sooner (``notifications``). What is confirmed is confirmed at
 an instant before the query was sent. After a revision that went back, pruned changes, or another timeline of the
-database (a failover, a restore) what is cached may belong to another history: it is dropped.
+database (a failover, a restore) what is cached may belong to another history: it is dropped. An earlier timeline is a
+former primary and not the database (``timelines``).
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.domain.verify.model import AppliedChange
 from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.storage.database import Connection, Database, Row
+from latchkey_server.storage.timelines import Timeline
 from latchkey_server.storage.verify.availability import Availability
 from latchkey_server.storage.verify.cache import KeyCache
 
@@ -59,7 +61,7 @@ class ChangeFeed:
         self._failures = 0
         self._backoff = Backoff(BACKOFF_MIN, BACKOFF_MAX)
         self._unanswered = False
-        self._timeline: str | None = None
+        self._timeline: Timeline | None = None
         self._follows_everything = False
         self._everything_at = NEVER
 
@@ -83,7 +85,7 @@ class ChangeFeed:
     @property
     def epoch(self) -> str:
         """The timeline of the database: it changes with a failover and with a restore."""
-        return self._timeline or ""
+        return "" if self._timeline is None else str(self._timeline)
 
     def confirmed_at(self, workspace_id: UUID | None) -> Instant:
         """Return when a workspace, or everything, was last confirmed."""
@@ -205,11 +207,7 @@ class ChangeFeed:
             yield connection
 
     async def _check_timeline(self, connection: Connection) -> None:
-        try:
-            timeline = await connection.fetchval("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)")
-        except asyncpg.ObjectNotInPrerequisiteStateError:
-            # A standby: what it has applied says nothing about what was committed.
-            raise DatabaseUnavailable from None
+        timeline = await self._database.timeline(connection)
         if self._timeline not in (None, timeline):
             log.warning("the database has begun a new timeline: everything cached is dropped")
             for workspace_id in list(self._cache.histories):
