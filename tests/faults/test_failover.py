@@ -40,3 +40,18 @@ async def test_a_former_primary_neither_vouches_for_a_revoked_key_nor_takes_a_ch
         assert {verdict.partition(" ")[0] for verdict in said} == {"REVOKED", "UNAVAILABLE"}
         assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
         assert await answer(failover.primary, WRITTEN) == written
+
+
+async def test_a_known_key_is_answered_all_through_a_failover() -> None:
+    async with with_standby() as failover, servers(failover.dsn, {}) as (server,):
+        made = await server.owner.create_key()
+        questions = {str(number): partial(ask, server.owner, made.secret) for number in range(4)}
+        async with trials(**questions) as asking:
+            await asking["0"].until(VALID)
+            await failover.move_to(failover.standby)
+            await asking["0"].until(STALE)
+            await failover.promote()
+            await asking["0"].until(VALID)
+            await asking["1"].until(VALID)
+
+    assert {sample.said for trial in asking.values() for sample in trial.samples} == {VALID, STALE}

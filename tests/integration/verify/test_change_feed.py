@@ -342,6 +342,32 @@ async def test_a_database_that_does_not_answer_is_lost_at_once(
     assert history.confirmed_at == confirmed
 
 
+async def test_an_outage_is_over_with_the_drop_of_what_is_cached_not_after_it(feeding: Feeding, dsn: str) -> None:
+    """Between the two a key could be answered neither stale, for it is dropped, nor by a look-up."""
+    await feeding.feed.look()
+    feeding.keep(1)
+    feeding.availability.failed()
+    feeding.feed._timeline = Timeline(1, 1)
+    async with locked(dsn, "LOCK TABLE workspace_revision IN ACCESS EXCLUSIVE MODE"):
+        looking = asyncio.create_task(feeding.feed.look())
+        await until_somebody_waits(dsn)
+        assert (feeding.kept(), feeding.availability.lost) == (False, False)
+    await looking
+
+
+async def test_an_outage_is_over_with_the_drop_of_one_workspace_too(feeding: Feeding, dsn: str) -> None:
+    await feeding.change(OTHER_KEY)
+    feeding.keep(2)
+    feeding.cache.history(OTHER_WORKSPACE_ID, 0, instant())
+    await feeding.execute("UPDATE workspace_revision SET revision = 1 WHERE workspace_id = $1", WORKSPACE_ID)
+    feeding.availability.failed()
+    async with locked(dsn, "LOCK TABLE change IN ACCESS EXCLUSIVE MODE"):
+        looking = asyncio.create_task(feeding.feed.look())
+        await until_somebody_waits(dsn)
+        assert (feeding.kept(), feeding.availability.lost) == (False, False)
+    await looking
+
+
 async def test_whoever_waits_to_be_caught_up_waits_for_a_look_begun_since(feeding: Feeding) -> None:
     feeding.keep(1)
     async with feeding.running():

@@ -155,6 +155,10 @@ class ChangeFeed:
     def _succeed(self, begun: Instant) -> None:
         self._failures = 0
         self._backoff.reset()
+        self._reached(begun)
+
+    def _reached(self, begun: Instant) -> None:
+        """End an outage: before anything is dropped that was answered all through it."""
         if self._availability.lost:
             log.info("the database is reachable again")
         self._availability.answered(begun)
@@ -188,8 +192,9 @@ class ChangeFeed:
         async with self._connection() as connection:
             at = self._instant()
             async with self._in_time():
-                await self._check_timeline(connection)
+                await self._check_timeline(connection, at)
                 revisions = await self._revisions(connection, followed, only)
+            self._reached(at)
             for workspace_id, current in revisions.items():
                 # A time-out for each: many changed workspaces take their time and are no outage.
                 async with self._in_time():
@@ -206,10 +211,11 @@ class ChangeFeed:
                 connection = await stack.enter_async_context(self._database.connection())
             yield connection
 
-    async def _check_timeline(self, connection: Connection) -> None:
+    async def _check_timeline(self, connection: Connection, at: Instant) -> None:
         timeline = await self._database.timeline(connection)
         if self._timeline not in (None, timeline):
             log.warning("the database has begun a new timeline: everything cached is dropped")
+            self._reached(at)
             for workspace_id in list(self._cache.histories):
                 self._watchers.reset(workspace_id, 0)
             self._cache.drop_all()
