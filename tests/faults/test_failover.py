@@ -4,10 +4,11 @@ from functools import partial
 
 import grpc
 from tests.faults.test_freshness import NOW, revoke
-from tests.support.postgres import answer, with_standby
+from tests.support.postgres import answer, until_answered, with_standby
 from tests.support.service import rejection
 from tests.support.trial import REVOKED, STALE, UNAVAILABLE, VALID, ask, clock, servers, trials
 
+FOLLOWED = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT workspace_id, revision FROM%')"
 WRITTEN = "SELECT sum(revision) FROM workspace_revision"
 
 
@@ -22,17 +23,18 @@ async def test_a_former_primary_neither_vouches_for_a_revoked_key_nor_takes_a_ch
             await asking["kept"].until(VALID)
             await failover.promote()
             written = await answer(failover.primary, WRITTEN)
-            await failover.move_to(failover.standby)
+            async with failover.moving_to(failover.standby):
+                await until_answered(failover.standby, FOLLOWED)
             await asking["now"].until(VALID)
             await revoke(server.owner, made)
             revoked_at = clock()
 
-            await failover.move_to(failover.primary)
-            await asking["now"].until(UNAVAILABLE)
-            await asking["kept"].until(STALE)
+            async with failover.moving_to(failover.primary):
+                await asking["now"].until(UNAVAILABLE)
+                await asking["kept"].until(STALE)
             refused = await rejection(server.owner.create_key())
 
-            await failover.move_to(failover.standby)
+            failover.lead_to(failover.standby)
             await asking["kept"].until(VALID)
             await asking["now"].until(REVOKED)
             said = asking["cached"].said(revoked_at) | asking["now"].said(revoked_at)
@@ -48,8 +50,8 @@ async def test_a_known_key_is_answered_all_through_a_failover() -> None:
         questions = {str(number): partial(ask, server.owner, made.secret) for number in range(4)}
         async with trials(**questions) as asking:
             await asking["0"].until(VALID)
-            await failover.move_to(failover.standby)
-            await asking["0"].until(STALE)
+            async with failover.moving_to(failover.standby):
+                await asking["0"].until(STALE)
             await failover.promote()
             await asking["0"].until(VALID)
             await asking["1"].until(VALID)

@@ -57,14 +57,30 @@ class Failover:
     async def promote(self) -> None:
         """Make the standby a primary once it has everything; the former one goes on, on its own."""
         written = await answer(self.primary, "SELECT pg_current_wal_insert_lsn()::text")
-        await _until(self.standby, f"SELECT pg_last_wal_replay_lsn() >= '{written}'")
+        await until_answered(self.standby, f"SELECT pg_last_wal_replay_lsn() >= '{written}'")
         await answer(self.standby, "SELECT pg_promote()")
 
-    async def move_to(self, server: str) -> None:
-        """Have every connection reach another server: those to the one before are ended."""
+    @asynccontextmanager
+    async def moving_to(self, server: str) -> AsyncIterator[None]:
+        """Have every connection reach another server: those to the one before are ended until the context is left.
+
+        Again and again, for some are only being made.
+        """
         before = dsn_of(self._address.resolve())
         self.lead_to(server)
-        await end_connections(before)
+
+        async def end() -> None:
+            while True:
+                await end_connections(before)
+                await asyncio.sleep(0.02)
+
+        ending = asyncio.create_task(end())
+        try:
+            yield
+        finally:
+            ending.cancel()
+            with suppress(asyncio.CancelledError):
+                await ending
 
 
 def dsn_of(socket: Path) -> str:
@@ -92,7 +108,7 @@ async def with_standby() -> AsyncIterator[Failover]:
         starting = asyncio.create_task(stack.enter_async_context(embedded_postgres(standby, settings=following)))
         try:
             failover = Failover(home / "address", server.socket_dir, DataDirectory(standby).socket)
-            await _until_answered(failover.standby)
+            await _until_up(failover.standby)
             yield failover
         finally:
             starting.cancel()
@@ -108,7 +124,7 @@ def _copy(cluster: Path, copy: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
-async def _until_answered(dsn: str) -> None:
+async def _until_up(dsn: str) -> None:
     async with asyncio.timeout(30):
         while True:
             with suppress(OSError, asyncpg.CannotConnectNowError):
@@ -172,19 +188,22 @@ async def locked(dsn: str, statement: str) -> AsyncIterator[None]:
 
 async def until_somebody_waits(dsn: str) -> None:
     """Wait until a backend waits for what another one has locked."""
-    await _until(dsn, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+    await until_answered(dsn, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
 
 
-async def until_somebody_listens(dsn: str) -> int:
-    """Wait until a backend of this database listens for notifications, and return its process."""
+async def until_somebody_listens(dsn: str, besides: int = 0) -> int:
+    """Wait until a backend of this database listens for notifications, another one than ``besides``, and return it."""
     return int(
-        await _until(
-            dsn, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' LIMIT 1"
+        await until_answered(
+            dsn,
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
+            f"AND pid <> {besides} LIMIT 1",
         )
     )
 
 
-async def _until(dsn: str, query: str) -> Any:
+async def until_answered(dsn: str, query: str) -> Any:
+    """Wait until a query answers something, and return it."""
     connection = await asyncpg.connect(dsn)
     try:
         async with asyncio.timeout(30):

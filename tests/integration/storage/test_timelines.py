@@ -11,7 +11,7 @@ import pytest_asyncio
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.storage.database import Database, open_database
 from latchkey_server.storage.timelines import Timelines
-from tests.support.postgres import Failover, with_standby
+from tests.support.postgres import Failover, end_connections, with_standby
 
 SERVER = "SELECT current_setting('unix_socket_directories')"
 
@@ -60,16 +60,18 @@ async def test_a_former_primary_is_refused_by_every_pool_once_one_has_met_its_su
 ) -> None:
     former = await reached(pools.first)
     await failover.promote()
-    await failover.move_to(failover.standby)
+    failover.lead_to(failover.standby)
+    await end_connections(failover.primary)
     promoted = await finally_reached(pools.first)
     assert promoted != former
 
-    await failover.move_to(failover.primary)
+    failover.lead_to(failover.primary)
+    await end_connections(failover.standby)
     for database in (pools.first, pools.second) * 3:
         with pytest.raises(DatabaseUnavailable):
             await reached(database)
 
-    await failover.move_to(failover.standby)
+    failover.lead_to(failover.standby)
     assert {await finally_reached(database) for database in (pools.first, pools.second)} == {promoted}
 
 
