@@ -22,6 +22,7 @@ from latchkey_server.observability import configure_logging
 from latchkey_server.opening import StartError, Storage, open_storage, open_straight, retention_of, utc_now
 from latchkey_server.settings import PREFIX, Settings, SettingsError, describe, load_settings
 from latchkey_server.storage.embedded.binaries import EmbeddedError
+from latchkey_server.storage.outages import Unreachable
 from latchkey_server.storage.schema.migrate import MigrationError, migrate, schema_trouble
 from latchkey_server.storage.upkeep.maintenance import UpkeepResult
 from latchkey_server.storage.upkeep.rebuild import rebuild_usage
@@ -106,6 +107,8 @@ def _run_with(settings: Settings, command: Command, fail: Callable[[str], NoRetu
         uvloop.run(command(settings))
     except (StartError, EmbeddedError, MigrationError) as error:
         fail(str(error))
+    except Unreachable as error:
+        fail(f"the database is not reachable: {error.cause}")
     except LatchkeyError as error:
         fail(error.message)
 

@@ -330,7 +330,8 @@ async def _begin(
     await health_check.look()
     listen_dsn = settings.listen_dsn.get_secret_value() if settings.listen_dsn else storage.dsn
     await background(stack, verify_storage.feed.run)
-    await background(stack, Notifications(listen_dsn, verify_storage.feed, verify_storage.cache).run)
+    notifications = Notifications(listen_dsn, storage.lookups, verify_storage.feed, verify_storage.cache)
+    await background(stack, notifications.run)
     await background(stack, health_check.run)
 
 

@@ -212,4 +212,18 @@ async def test_a_database_that_does_not_exist_is_told_and_waited_for(postgres: E
     async with server_process("not serving", **settings) as waiting:
         reason = waiting.log[-1]["reason"]
 
+        causes = [line for line in waiting.log if line["event"] == "the database is not reachable"]
+        if not causes:
+            causes.append(await waiting.until_logged("the database is not reachable"))
+
     assert "not reachable" in reason
+    assert (causes[0]["sqlstate"], "LATCHKEY_DATABASE_URL" in causes[0]["hint"]) == ("3D000", True)
+
+
+async def test_a_command_without_its_database_says_why_and_never_the_password() -> None:
+    url = "postgresql://latchkey:a-password@127.0.0.1:1/latchkey"
+    failed = await run("migrate", LATCHKEY_DATABASE_URL=url, LATCHKEY_PEPPERS=PEPPERS)
+
+    assert failed.status == 1
+    assert "ConnectionRefusedError: nobody listens at the host and port of LATCHKEY_DATABASE_URL" in failed.err
+    assert "a-password" not in failed.err

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -11,6 +11,7 @@ import asyncpg
 
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.turns import turn
+from latchkey_server.storage.outages import DRIVERS, NO_CONNECTION, OUTAGES, Unreachable, cause_of
 from latchkey_server.storage.timelines import Timeline, Timelines
 
 T = TypeVar("T")
@@ -27,20 +28,6 @@ CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 ROWS_AT_ONCE: Final = 50
 """Rows that are decoded without a look at the loop: in less than a millisecond."""
-
-OUTAGES = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""What an unreachable, starting, stopping or failed-over PostgreSQL looks like through asyncpg."""
 
 
 class Database:
@@ -62,14 +49,15 @@ class Database:
         """
         try:
             connection = await self._pool.acquire()
-        except OUTAGES:
-            raise DatabaseUnavailable from None
+        except NO_CONNECTION as error:
+            raise Unreachable(cause_of(error)) from None
         reusable = False
         try:
-            yield connection
+            with outages(connection):
+                yield connection
             reusable = True
-        except OUTAGES:
-            raise DatabaseUnavailable from None
+        except Unreachable:
+            raise
         except Exception:
             reusable = True
             raise
@@ -113,6 +101,28 @@ class Database:
         except DatabaseUnavailable:
             await self.timelines.renew()
             raise
+
+
+@contextmanager
+def outages(connection: "Connection | asyncpg.Connection[asyncpg.Record]") -> Iterator[None]:
+    """Raise DatabaseUnavailable for an outage while a connection is used."""
+    try:
+        yield
+    except OUTAGES as error:
+        raise Unreachable(cause_of(error)) from None
+    except DRIVERS as error:
+        if not _is_closed(connection):
+            # A wrong call: to tell it as an outage would have everybody wait for what never ends.
+            raise
+        raise Unreachable(cause_of(error)) from None
+
+
+def _is_closed(connection: "Connection | asyncpg.Connection[asyncpg.Record]") -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        # The pool has taken it back, since the server has ended it.
+        return True
 
 
 @asynccontextmanager
@@ -200,9 +210,9 @@ async def _met(connection: "Connection | asyncpg.Connection[asyncpg.Record]", ti
             "SELECT system_identifier, substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) AS timeline "
             "FROM pg_control_system()"
         )
-    except asyncpg.ObjectNotInPrerequisiteStateError:
+    except asyncpg.ObjectNotInPrerequisiteStateError as error:
         # A standby: what it has applied says nothing about what was committed.
-        raise DatabaseUnavailable from None
+        raise Unreachable(cause_of(error)) from None
     timeline = Timeline(rows[0]["system_identifier"], int(rows[0]["timeline"], 16))
     await timelines.meet(timeline)
     return timeline

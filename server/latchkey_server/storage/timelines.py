@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from latchkey_server.domain.errors import DatabaseUnavailable
+from latchkey_server.storage.outages import FORMER_PRIMARY, Unreachable
 
 
 class Timeline(NamedTuple):
@@ -41,7 +41,7 @@ class Timelines:
     async def meet(self, found: Timeline) -> None:
         """Remember a timeline; raises DatabaseUnavailable if it is below one of the same system that was met."""
         if found.number < self._highest.get(found.system, 0):
-            raise DatabaseUnavailable
+            raise Unreachable(FORMER_PRIMARY)
         self._highest[found.system] = found.number
         before, self._latest = self._latest, found
         if before not in (None, found):

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
+from structlog.testing import capture_logs
 
 from latchkey_server.background import HealthCheck, Readiness
 from latchkey_server.domain.errors import DatabaseUnavailable
@@ -22,17 +23,18 @@ from latchkey_server.domain.verify.model import AppliedChange
 from latchkey_server.domain.verify.watching import BACKLOG_MAX, Reset, Watchers
 from latchkey_server.opening import load_peppers, utc_now
 from latchkey_server.storage.database import Connection, Database, open_database
+from latchkey_server.storage.embedded.server import EmbeddedServer
 from latchkey_server.storage.keys.keys import PostgresKeys
 from latchkey_server.storage.tenants.apis import PostgresApis
 from latchkey_server.storage.tenants.workspaces import PostgresWorkspaces
 from latchkey_server.storage.timelines import Timeline
-from latchkey_server.storage.verify import change_feed
+from latchkey_server.storage.verify import change_feed, notifications
 from latchkey_server.storage.verify.availability import Availability
 from latchkey_server.storage.verify.cache import KeyCache
 from latchkey_server.storage.verify.change_feed import ChangeFeed
 from latchkey_server.storage.verify.notifications import Notifications
 from latchkey_server.transport.grpc.health import SERVICES, Health
-from tests.support.postgres import locked, until_somebody_listens, until_somebody_waits
+from tests.support.postgres import answer, locked, until_somebody_listens, until_somebody_waits
 from tests.support.service import settings_for
 from tests.unit.builders import (
     API_ID,
@@ -107,7 +109,7 @@ class Feeding:
         """Run the feed, and with a DSN its notifications, until the context is left."""
         tasks = [asyncio.create_task(self.feed.run())]
         if dsn:
-            tasks.append(asyncio.create_task(Notifications(dsn, self.feed, self.cache).run()))
+            tasks.append(asyncio.create_task(Notifications(dsn, self.database, self.feed, self.cache).run()))
         try:
             yield
         finally:
@@ -317,11 +319,15 @@ async def test_a_database_that_is_gone_is_lost_at_the_second_look_and_everybody_
         history = feeding.keep(1)
         confirmed = history.confirmed_at
         states = []
-        for _ in range(3):
-            await feed.look()
-            states.append(feeding.availability.lost)
+        with capture_logs() as logs:
+            for _ in range(3):
+                await feed.look()
+                states.append(feeding.availability.lost)
 
     assert states == [False, True, True]
+    assert [(line["event"], line["error"], "host and port" in line["hint"]) for line in logs] == [
+        ("the database is not reachable", "ConnectionRefusedError", True)
+    ]
     assert told == ["lost"]
     assert history.confirmed_at == confirmed
     await feeding.feed.look()
@@ -501,6 +507,52 @@ async def test_a_server_that_refuses_to_be_listened_to_is_not_asked_again_and_ag
 
     # After 0, 0.1 and 0.3 seconds.
     assert 1 <= len(attempts) <= 3
+
+
+async def test_a_connection_that_hears_no_notification_is_told_once_and_changes_are_found_all_the_same(
+    feeding: Feeding, postgres: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another database; through a transaction pooler nothing is heard either."""
+    monkeypatch.setattr(notifications, "TIMEOUT", 0.1)
+    feeding.keep(1)
+    elsewhere = postgres.dsn("postgres")
+    with capture_logs() as logs:
+        async with feeding.running(elsewhere):
+            first = await until_somebody_listens(elsewhere)
+            await until(partial(logged, logs, "no notification is heard"))
+            second = await until_somebody_listens(elsewhere, besides=first)
+            revision = await feeding.change(KEY)
+            await until(partial(feeding.has_applied, revision))
+            await until_somebody_listens(elsewhere, besides=second)
+
+    assert logged(logs, "no notification is heard")
+    assert not feeding.kept()
+
+
+async def test_a_connection_that_hears_again_is_told_and_warned_of_when_it_is_lost_again(
+    feeding: Feeding, dsn: str
+) -> None:
+    with capture_logs() as logs:
+        async with feeding.running(dsn):
+            for times in (1, 2):
+                pid = await until_somebody_listens(dsn)
+                await answer(dsn, f"SELECT pg_terminate_backend({pid})")
+                await until(partial(logged, logs, "the notification connection was lost", times))
+                await until(partial(logged, logs, "notifications are heard again", times))
+
+
+async def test_why_notifications_cannot_be_listened_to_is_told_once(feeding: Feeding, postgres: EmbeddedServer) -> None:
+    with capture_logs() as logs:
+        begun = instant()
+        async with feeding.running(postgres.dsn("nowhere")):
+            await until(lambda: instant() > begun + 0.5)
+
+    assert [line["sqlstate"] for line in logs if line["event"].startswith("notifications can't")] == ["3D000"]
+
+
+def logged(logs: Sequence[MutableMapping[str, Any]], event: str, times: int = 1) -> bool:
+    """Tell whether an event was logged as many times."""
+    return len([line for line in logs if str(line["event"]).startswith(event)]) == times
 
 
 # Watching.

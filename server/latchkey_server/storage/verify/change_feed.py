@@ -23,6 +23,7 @@ from latchkey_server.domain.model import Change, ChangeKind, Revision
 from latchkey_server.domain.verify.model import AppliedChange
 from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.storage.database import Connection, Database, Row
+from latchkey_server.storage.outages import cause_of
 from latchkey_server.storage.timelines import Timeline
 from latchkey_server.storage.verify.availability import Availability
 from latchkey_server.storage.verify.cache import KeyCache
@@ -121,8 +122,8 @@ class ChangeFeed:
         begun, self._unanswered = self._instant(), False
         try:
             await self._poll(only)
-        except (DatabaseUnavailable, TimeoutError):
-            self._fail()
+        except (DatabaseUnavailable, TimeoutError) as error:
+            self._fail(error)
             _settle(waiting, DatabaseUnavailable())
         except asyncpg.UndefinedTableError:
             # Not migrated yet: nothing can be followed, and the check of the schema reports why.
@@ -173,12 +174,12 @@ class ChangeFeed:
             self._unanswered = True
             raise
 
-    def _fail(self) -> None:
+    def _fail(self, error: Exception) -> None:
         """Count a failure: an unanswered poll, or a second failure, is an outage."""
         self._failures += 1
         if self._unanswered or self._failures > 1:
             if not self._availability.lost:
-                log.warning("the database is not reachable")
+                log.warning("the database is not reachable", **cause_of(error).shown)
             self._availability.failed()
 
     async def _poll(self, only: Collection[UUID] | None) -> None:
