@@ -137,15 +137,25 @@ class VerificationFlush:
 
     async def drain(self) -> None:
         """Flush everything, batches left by an earlier flush too; in an outage they are lost."""
-        for _ in range(2):
+        try:
+            await self.flush()
+        finally:
             await self.flush()
 
     async def flush(self) -> None:
-        """Flush now; a batch that can't be written is left for the next flush, later counts of its workspace behind."""
+        """Flush now; a batch that can't be written is left for the next flush, later counts of its workspace behind.
+
+        Raises what keeps a batch from ever being written, once all others are sent.
+        """
         async with self._flushing:
             self._begin_batches()
             slots = asyncio.Semaphore(AT_A_TIME)
-            await asyncio.gather(*(self._send(batch, slots) for batch in list(self._batches.values())))
+            sending = [self._send(batch, slots) for batch in list(self._batches.values())]
+            # Else the first failure would end the flush, and the next one send again what is still being sent.
+            ends = await asyncio.gather(*sending, return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
 
     def _begin_batches(self) -> None:
         counts, uses = self._counter.take(self._batches), self._uses.take(self._batches)

@@ -1,5 +1,6 @@
 """Flushing what was counted: what can't be written now is kept, what never can is told as dropped (spec §5)."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import cast
 
@@ -30,12 +31,15 @@ class Recorder:
     def __init__(self, *failures: Exception | None) -> None:
         self.failures = list(failures)
         self.asked: list[tuple[int, Noted]] = []
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     async def record(self, client_id: str, sequence: int, noted: Noted) -> bool:
         self.asked.append((sequence, noted))
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure
+        await self.answering.wait()
         return False
 
     @property
@@ -84,6 +88,38 @@ async def test_one_workspace_that_cannot_be_written_keeps_no_other_from_it() -> 
     assert len(recorder.sequences) == 3
     assert {noted.workspace_id for _, noted in recorder.asked[:2]} == {WORKSPACE_ID, OTHER_WORKSPACE_ID}
     assert recorder.asked[2] == recorder.asked[0]
+
+
+async def test_one_workspace_that_can_never_be_written_has_no_other_written_twice() -> None:
+    recorder, counter = Recorder(ValueError("never")), VerificationCounter()
+    flush = flush_of(recorder, counter)
+    counter.count(COUNTED, NOW)
+    counter.count(COUNTED._replace(workspace_id=OTHER_WORKSPACE_ID), NOW)
+    recorder.answering.clear()
+    flushes = [asyncio.create_task(flush.flush()) for _ in range(2)]
+    for _ in range(20):
+        # A turn of everything that can go on.
+        await asyncio.sleep(0)
+    recorder.answering.set()
+    failed, done = await asyncio.gather(*flushes, return_exceptions=True)
+
+    assert sorted(recorder.sequences) == [1, 2]
+    assert isinstance(failed, ValueError)
+    assert (done, counter.dropped) == (None, 1)
+
+
+async def test_a_drain_writes_what_was_counted_behind_a_batch_that_can_never_be() -> None:
+    recorder, counter = Recorder(DatabaseUnavailable(), ValueError("never")), VerificationCounter()
+    flush = flush_of(recorder, counter)
+    counter.count(COUNTED, NOW)
+    await flush.flush()
+    counter.count(COUNTED, NOW)
+
+    with pytest.raises(ValueError, match="never"):
+        await flush.drain()
+
+    assert recorder.sequences == [1, 1, 2]
+    assert counter.dropped == 1
 
 
 def test_tallies_beyond_those_that_may_count_at_once_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
