@@ -42,7 +42,7 @@ from latchkey_server.domain.verify.watching import Watchers
 from latchkey_server.memory import give_memory_back
 from latchkey_server.observability import Metrics
 from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, retention_of, utc_now
-from latchkey_server.settings import Settings, port_of
+from latchkey_server.settings import Settings, host_of, port_of
 from latchkey_server.storage.embedded.server import EmbeddedServer
 from latchkey_server.storage.store import PostgresStore
 from latchkey_server.storage.verify.availability import Availability
@@ -450,7 +450,7 @@ def _serve_metrics(settings: Settings, metrics: Metrics, worker: int, stack: Asy
         return None
     address = metrics_address(settings.metrics_listen, worker)
     try:
-        http_server, thread = start_http_server(port_of(address), address.rpartition(":")[0], registry=metrics.registry)
+        http_server, thread = start_http_server(port_of(address), host_of(address), registry=metrics.registry)
     except OSError:
         raise StartError(f"can't serve metrics on {address}: the address is taken or wrong") from None
     log.info("showing metrics", address=with_port(address, http_server.server_port))

@@ -201,6 +201,11 @@ def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
+def host_of(address: str) -> str:
+    """Return the host of address:port, an IPv6 address without its brackets."""
+    return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
 def read_peppers(text: str) -> tuple[str, dict[str, bytes]]:
     """Return the current pepper's id and all peppers by id; raises ValueError."""
     peppers: dict[str, bytes] = {}

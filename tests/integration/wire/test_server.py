@@ -90,14 +90,16 @@ async def test_tls_protects_the_channel_and_can_demand_a_client_certificate(
     assert (stranger.code, plain.code) == (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE)
 
 
-async def test_metrics_count_calls_by_method_and_status_refused_ones_too(dsn: str) -> None:
-    settings = settings_for(dsn).model_copy(update={"metrics_listen": "127.0.0.1:0"})
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_metrics_count_calls_by_method_and_status_refused_ones_too(dsn: str, host: str) -> None:
+    settings = settings_for(dsn).model_copy(update={"listen": f"{host}:0", "metrics_listen": f"{host}:0"})
 
     async with running_server(settings) as running:
         async with grpc.aio.insecure_channel(running.address) as channel:
             await rejection(Client(channel).create_key())
-        text = await asyncio.to_thread(read, f"http://127.0.0.1:{running.metrics_port}/metrics")
+        text = await asyncio.to_thread(read, f"http://{host}:{running.metrics_port}/metrics")
 
+    assert running.address.startswith(f"{host}:")
     assert 'latchkey_calls_total{code="UNAUTHENTICATED",method="/latchkey.v1.KeyService/CreateKey"} 1.0' in text
 
 
