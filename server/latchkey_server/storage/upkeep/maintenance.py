@@ -16,7 +16,7 @@ import structlog
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.storage.database import CONFLICTS, Database
 from latchkey_server.storage.outcomes.retention import forget_counts
-from latchkey_server.storage.upkeep.pruning import prune
+from latchkey_server.storage.upkeep.pruning import prune_some
 from latchkey_server.storage.upkeep.reattribution import reattribute_some, retagged_workspaces
 from latchkey_server.storage.usage.packing import over_before, pack_some
 from latchkey_server.storage.usage.partitions import ensure_partitions
@@ -87,11 +87,10 @@ class Maintenance:
         """
         async with self._database.connection() as connection:
             self.done.partitions_made += await ensure_partitions(connection, self._now, self._retention.accepted)
-            self.done.rows_pruned += await prune(connection, self._now - SHORT_LIVED)
             rows = await connection.fetch("SELECT workspace_id FROM workspace ORDER BY workspace_id")
         await self._drop_days()
         for row in rows:
-            for step in (self._drop_stranded, self._forget, self._forget_counts, self._pack):
+            for step in (self._prune, self._drop_stranded, self._forget, self._forget_counts, self._pack):
                 await self._attempt(step, row["workspace_id"])
         await self.reattribute()
         return self.done
@@ -119,6 +118,10 @@ class Maintenance:
                 return
             # Recording gets as much time as this took.
             await asyncio.sleep(time.monotonic() - begun)
+
+    async def _prune(self, workspace_id: UUID) -> None:
+        while (pruned := await self._portion(prune_some, workspace_id, self._now - SHORT_LIVED)) > 0:
+            self.done.rows_pruned += pruned
 
     async def _pack(self, workspace_id: UUID) -> None:
         before = over_before(self._now)

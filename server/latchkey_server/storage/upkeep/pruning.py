@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from latchkey_server.storage.database import Connection
+from latchkey_server.storage.database import Database
 from latchkey_server.storage.sql import affected
 
 BATCH = 1_000
@@ -29,18 +29,10 @@ _PRUNE_REPORTS = """
 """
 
 
-async def prune(connection: Connection, before: datetime) -> int:
-    """Remove what was written before an instant, workspace by workspace, and return how many rows that were."""
-    removed = 0
-    for row in await connection.fetch("SELECT workspace_id FROM workspace"):
+async def prune_some(database: Database, workspace_id: UUID, before: datetime) -> int:
+    """Remove some of what a workspace wrote before an instant, and return how many rows; 0 once there are none."""
+    async with database.connection() as connection:
         for statement in (_PRUNE_CHANGES, _PRUNE_ANSWERS, _PRUNE_REPORTS):
-            removed += await _prune(connection, statement, row["workspace_id"], before)
-    return removed
-
-
-async def _prune(connection: Connection, statement: str, workspace_id: UUID, before: datetime) -> int:
-    removed, last = 0, BATCH
-    while last == BATCH:
-        last = affected(await connection.execute(statement, workspace_id, before, BATCH))
-        removed += last
-    return removed
+            if removed := affected(await connection.execute(statement, workspace_id, before, BATCH)):
+                return removed
+    return 0
