@@ -372,12 +372,17 @@ class SlowConsumer(LatchkeyError):
 
 
 class NotImplementedYet(LatchkeyError):
-    """The method is part of the interface and not built yet."""
+    """The method is part of the interface and not built yet, or none at all."""
 
     reason = "NOT_IMPLEMENTED"
 
-    def __init__(self, method: str) -> None:
-        super().__init__(f"{method} is not built yet.", method=method)
+    def __init__(self, method: str, problem: str = "is not built yet") -> None:
+        super().__init__(f"{method} {problem}.", method=method)
+
+    @classmethod
+    def unknown(cls, path: str) -> "NotImplementedYet":
+        """Return the error for a path that is no method's."""
+        return cls(path, "is no method of this server; look for its name, or for a newer server")
 
 
 class Internal(LatchkeyError):

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import urllib.request
-from typing import Any
 
 import grpc
 import pytest
@@ -45,14 +44,6 @@ async def test_nobody_is_answered_from_memory_who_has_no_good_credential(service
 
     assert {answer.code for answer in strangers} == {grpc.StatusCode.UNAUTHENTICATED}
     assert all(answer.trailer[REQUEST_ID] for answer in strangers)
-
-
-async def test_a_method_that_there_is_not_is_unimplemented(owner: Client) -> None:
-    for path in ("/latchkey.v1.VerifyService/Nothing", "/nothing.at.All/Verify", "/latchkey.v1.VerifyService/verify"):
-        ask: Any = owner.channel.unary_unary(path)
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await ask(b"")
-        assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 async def test_verifications_from_memory_are_counted_and_timed(dsn: str) -> None:

@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import grpc
@@ -122,6 +123,38 @@ async def test_metrics_tell_what_the_cache_saved(dsn: str) -> None:
     assert misses == 1 + counted["latchkey_cache_expirations_total"]
     assert counted["latchkey_cache_hits_total"] == 4 - misses
     assert {"latchkey_cache_evictions_total", "latchkey_cache_invalidations_total"} <= counted.keys()
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_unary", "stream_stream"])
+@pytest.mark.parametrize(
+    "path",
+    ["/latchkey.v1.VerifyService/Nothing", "/latchkey.v2.KeyService/CreateKey", "/latchkey.v1.VerifyService/verify"],
+)
+async def test_a_method_that_there_is_not_is_answered_like_any_refusal(service: Service, path: str, kind: str) -> None:
+    channel = (await service.anonymous()).channel
+    asks: Any = getattr(channel, kind)(path)
+    asked = iter([b"asked"]) if kind.startswith("stream") else b"asked"
+    answering = asks(asked, metadata=[("x-request-id", "trace-1")])
+
+    refused = await rejection(answering if kind.endswith("unary") else anext(aiter(answering)))
+
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    assert dict(refused.info.metadata) == {"method": path}
+    assert refused.trailer["latchkey-request-id"] == refused.request_info.request_id == "trace-1"
+
+
+async def test_methods_that_there_are_not_are_counted_together(dsn: str) -> None:
+    """However many names there may be, they take no room in the metrics."""
+    settings = settings_for(dsn).model_copy(update={"metrics_listen": "127.0.0.1:0"})
+    async with running_server(settings) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            for number in range(3):
+                asks: Any = channel.unary_unary(f"/a.Service/Method{number}")
+                await rejection(asks(b""))
+        text = await asyncio.to_thread(read, f"http://127.0.0.1:{running.metrics_port}/metrics")
+
+    assert 'latchkey_calls_total{code="UNIMPLEMENTED",method="unknown"} 3.0' in text
+    assert "Method0" not in text
 
 
 async def test_reflection_alone_tells_what_the_server_offers(service: Service) -> None:

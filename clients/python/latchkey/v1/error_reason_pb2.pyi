@@ -485,7 +485,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 38
     """ERROR_REASON_NOT_IMPLEMENTED (UNIMPLEMENTED): the method is part of the interface and not built yet;
-    ARCHITECTURE.md lists them.
+    ARCHITECTURE.md lists them. Or this server has no method at the path that was called, which is told then.
 
     Example of an ErrorInfo:
 
@@ -1018,7 +1018,7 @@ Example of an ErrorInfo:
 """
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 38
 """ERROR_REASON_NOT_IMPLEMENTED (UNIMPLEMENTED): the method is part of the interface and not built yet;
-ARCHITECTURE.md lists them.
+ARCHITECTURE.md lists them. Or this server has no method at the path that was called, which is told then.
 
 Example of an ErrorInfo:
 

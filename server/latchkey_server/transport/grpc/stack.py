@@ -2,17 +2,23 @@
 
 import inspect
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 
-from latchkey_server.domain.errors import LatchkeyError
+from latchkey_server.domain.errors import LatchkeyError, NotImplementedYet
 from latchkey_server.transport import sized
 from latchkey_server.transport.call import current_metadata
 from latchkey_server.transport.layers import Layer
 from latchkey_server.transport.sized import Read
+
+_UNKNOWN = "unknown"
+"""What metrics call all methods that there are not, lest their names fill them."""
+
+_unknown_path: ContextVar[str] = ContextVar("unknown_path")
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,6 +44,7 @@ class Stack(grpc.GenericRpcHandler):
         self._readers = readers
         self._bare: list[grpc.GenericRpcHandler] = []
         self._wrapped: dict[str, Any] = {}
+        self._unknown = self._wrap(_UNKNOWN, grpc.stream_unary_rpc_method_handler(_refuse))
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Answer for these handlers too."""
@@ -47,7 +54,7 @@ class Stack(grpc.GenericRpcHandler):
         """Register nothing."""
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return the wrapped handler of the method that is called, or None for an unknown method."""
+        """Return the wrapped handler of the method that is called; for an unknown one it refuses, however called."""
         current_metadata.set(handler_call_details.invocation_metadata)
         return self._wrapped.get(handler_call_details.method) or self._wrap_first(handler_call_details)
 
@@ -62,7 +69,8 @@ class Stack(grpc.GenericRpcHandler):
             if bare is not None:
                 handler = self._wrapped[details.method] = self._wrap(details.method, bare)
                 return handler
-        return None
+        _unknown_path.set(details.method)
+        return self._unknown
 
     def _wrap(self, method: str, handler: Any) -> Any:
         kind = ("stream" if handler.request_streaming else "unary") + (
@@ -83,6 +91,10 @@ class Stack(grpc.GenericRpcHandler):
             behavior = wrap(method, behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(behavior, deserialize, handler.response_serializer)
+
+
+async def _refuse(_requests: object, _context: ServicerContext) -> NoReturn:
+    raise NotImplementedYet.unknown(_unknown_path.get())
 
 
 def _reader(deserialize: Read | None) -> Read:
