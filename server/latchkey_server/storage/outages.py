@@ -42,7 +42,7 @@ _HINTS: Final[Mapping[str, str]] = MappingProxyType(
         "28000": "PostgreSQL accepts this user from here not at all, or over TLS only: see its pg_hba.conf",
         "28P01": "the user or the password of LATCHKEY_DATABASE_URL is wrong",
         "3D000": "there is no such database: see the name in LATCHKEY_DATABASE_URL",
-        "42501": "GRANT CONNECT on the database, and the use of its schema, to the user of LATCHKEY_DATABASE_URL",
+        "42501": "the user of LATCHKEY_DATABASE_URL lacks a right: to CONNECT, or to EXECUTE pg_control_system()",
         "42P05": _POOLER,
         "42704": "PostgreSQL or a pooler does not know a setting in LATCHKEY_DATABASE_URL",
         "53100": "PostgreSQL's disk is full",

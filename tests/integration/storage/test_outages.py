@@ -73,6 +73,18 @@ async def test_a_port_that_nobody_listens_on_is_told_as_one() -> None:
     assert WRONG not in str(cause)
 
 
+async def test_a_right_that_was_revoked_is_told_too(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("DROP ROLE IF EXISTS bereft; CREATE ROLE bereft LOGIN")
+    await connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public")
+    await connection.close()
+
+    cause = await cause_of_no_connection(dsn.replace("postgres@", "bereft@"))
+
+    assert (cause.kind, cause.sqlstate) == ("InsufficientPrivilegeError", "42501")
+    assert "pg_control_system()" in cause.hint
+
+
 async def test_a_role_that_may_not_connect_is_told_so(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute("DROP ROLE IF EXISTS unwelcome; CREATE ROLE unwelcome LOGIN")
@@ -84,7 +96,7 @@ async def test_a_role_that_may_not_connect_is_told_so(dsn: str) -> None:
     cause = await cause_of_no_connection(dsn.replace("postgres@", "unwelcome@"))
 
     assert (cause.kind, cause.sqlstate) == ("InsufficientPrivilegeError", "42501")
-    assert "GRANT" in cause.hint
+    assert "CONNECT" in cause.hint
 
 
 async def test_a_server_that_says_nothing_is_told_as_one() -> None:

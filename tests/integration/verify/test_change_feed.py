@@ -482,10 +482,18 @@ async def test_a_notification_that_cannot_be_read_has_everything_looked_at(
         await until(lambda: not feeding.kept())
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        asyncpg.ReadOnlySQLTransactionError("cannot execute LISTEN during recovery"),
+        asyncpg.FeatureNotSupportedError("no LISTEN through this pooler"),
+    ],
+    ids=["a standby", "a pooler"],
+)
 async def test_a_server_that_refuses_to_be_listened_to_is_not_asked_again_and_again(
-    feeding: Feeding, dsn: str, monkeypatch: pytest.MonkeyPatch
+    feeding: Feeding, dsn: str, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
-    """As a standby does: the connection is made, and LISTEN fails."""
+    """The connection is made, and LISTEN fails."""
     attempts: list[str] = []
 
     class Refusing:
@@ -495,7 +503,7 @@ async def test_a_server_that_refuses_to_be_listened_to_is_not_asked_again_and_ag
 
         async def add_listener(self, channel: str, _call: object) -> None:
             attempts.append(channel)
-            raise asyncpg.ReadOnlySQLTransactionError("cannot execute LISTEN during recovery")
+            raise refusal
 
     async def connect(*_arguments: object, **_options: object) -> Refusing:
         return Refusing()

@@ -57,7 +57,8 @@ class Notifications:
         try:
             with outages(connection):
                 return await self._listen(connection)
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
+            # A pooler may refuse LISTEN as such.
             self._warn("notifications can't be listened to", cause_of(error).shown)
             return False
         finally:
