@@ -33,37 +33,35 @@ DRIVERS: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 NO_CONNECTION: Final = (*OUTAGES, *DRIVERS, asyncpg.PostgresError)
 """What keeps a connection from being made, where nobody has called anything wrongly yet."""
 
+_URL: Final = "LATCHKEY_DATABASE_URL (or LATCHKEY_LISTEN_DSN)"
 _POOLER: Final = "behind a transaction pooler set LATCHKEY_STATEMENT_CACHE_SIZE=0"
 _HINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "08P01": _POOLER,
-        "25006": "this is a standby, or read-only: LATCHKEY_DATABASE_URL has to lead to the primary",
+        "25006": f"this is a standby, or read-only: {_URL} has to lead to the primary",
         "26000": _POOLER,
         "28000": "PostgreSQL accepts this user from here not at all, or over TLS only: see its pg_hba.conf",
-        "28P01": "the user or the password of LATCHKEY_DATABASE_URL is wrong",
-        "3D000": "there is no such database: see the name in LATCHKEY_DATABASE_URL",
-        "42501": "the user of LATCHKEY_DATABASE_URL lacks a right: to CONNECT, or to EXECUTE pg_control_system()",
+        "28P01": f"the user or the password of {_URL} is wrong",
+        "3D000": f"there is no such database: see the name in {_URL}",
+        "42501": f"the user of {_URL} lacks a right: to CONNECT, or to EXECUTE pg_control_system()",
         "42P05": _POOLER,
-        "42704": "PostgreSQL or a pooler does not know a setting in LATCHKEY_DATABASE_URL",
+        "42704": f"PostgreSQL or a pooler does not know a setting in {_URL}",
         "53100": "PostgreSQL's disk is full",
         "53300": "PostgreSQL has no connection left: raise its max_connections, or lower LATCHKEY_POOL_SIZE",
-        "55000": "this is a standby: LATCHKEY_DATABASE_URL has to lead to the primary",
+        "55000": f"this is a standby: {_URL} has to lead to the primary",
         "57014": "a statement took too long and was ended",
         "57P03": "PostgreSQL is starting, stopping or recovering",
     }
 )
-_TIMELY: Final = (
-    "no answer in time: is a firewall between, or PostgreSQL overloaded? LATCHKEY_DATABASE_TIMEOUT bounds the wait"
-)
 _HINTS_OF_KINDS: Final[Mapping[type[BaseException], str]] = MappingProxyType(
     {
         TimeoutError: "no answer in time: a firewall, or an overloaded PostgreSQL (see LATCHKEY_DATABASE_TIMEOUT)",
-        ConnectionRefusedError: "nobody listens at the host and port of LATCHKEY_DATABASE_URL",
-        FileNotFoundError: "there is no socket, or file, where LATCHKEY_DATABASE_URL says",
-        PermissionError: "this user may not use the socket, or file, that LATCHKEY_DATABASE_URL names",
-        SSLError: "TLS failed: see sslmode and the certificates in LATCHKEY_DATABASE_URL",
+        ConnectionRefusedError: f"nobody listens at the host and port of {_URL}",
+        FileNotFoundError: f"there is no socket, or file, where {_URL} says",
+        PermissionError: f"this user may not use the socket, or file, that {_URL} names",
+        SSLError: f"TLS failed: see sslmode and the certificates in {_URL}",
         ConnectionError: "the connection was ended: see PostgreSQL's log",
-        OSError: "see the host in LATCHKEY_DATABASE_URL, and the network",
+        OSError: f"see the host in {_URL}, and the network",
     }
 )
 _OTHERWISE: Final = "see PostgreSQL's log"
