@@ -210,7 +210,7 @@ def show_backlog(metrics: Metrics, recorder: UsageRecorder, notes: VerificationN
     )
 
 
-def show_shares(metrics: Metrics, admission: Admission, turns: Turns) -> None:
+def show_shares(metrics: Metrics, admission: Admission, turns: Turns, unknown: UnknownCredentials) -> None:
     """Show in the metrics who uses how much of this process, by rank, and what was refused."""
     metrics.by_rank(
         "latchkey_turn_seconds", "Time on the event loop that workspaces had in turns, by rank.", turns.spent
@@ -218,6 +218,11 @@ def show_shares(metrics: Metrics, admission: Admission, turns: Turns) -> None:
     metrics.total("latchkey_turns_waited", "Turns that were waited for.", lambda: turns.waited)
     metrics.watch("latchkey_frame_bytes", "Bytes of frames that are not answered.", lambda: admission.frames.bytes)
     metrics.total("latchkey_share_exceeded", "Calls and streams beyond a caller's share.", admission.refused.total)
+    metrics.total(
+        "latchkey_unknown_credentials_refused",
+        "Calls refused without a look-up, since their address sent too many unknown credentials.",
+        lambda: unknown.refused,
+    )
 
 
 def build_flush(storage: Storage, settings: Settings, notes: VerificationNotes, clock: Clock) -> VerificationFlush:
@@ -249,14 +254,9 @@ async def running_server(
         show_cache(metrics, verify_storage)
         show_backlog(metrics, recorder, notes)
         unknown = UnknownCredentials(settings.unknown_credentials)
-        metrics.total(
-            "latchkey_unknown_credentials_refused",
-            "Calls refused without a look-up, since their address sent too many unknown credentials.",
-            lambda: unknown.refused,
-        )
         authentication = build_authentication(verify_storage, readiness, clock, unknown)
         admission, turns = build_admission(settings), Turns()
-        show_shares(metrics, admission, turns)
+        show_shares(metrics, admission, turns, unknown)
         layers = Stack(build_layers(verify_storage, settings, metrics, authentication, admission, turns), BATCH_READERS)
         # A test's own clock may leap: it is read for each decision.
         tick = TICK if clock is utc_now else 0.0
@@ -289,9 +289,7 @@ async def running_server(
             # Once a server: the first worker's task when there are several.
             await background(beside, Upkeep(storage.upkeep, retention_of(settings), readiness, clock).run)
         await background(beside, in_turns(turns, flush.run))
-        lag = metrics.histogram("latchkey_loop_lag_seconds", "How late the event loop came round.", LAG_BUCKETS)
-        await background(beside, LoopLag(lag).run)
-        await background(beside, give_memory_back)
+        await _look_after_the_process(beside, metrics)
         stack.push_async_callback(health.stop)
         stopped = asyncio.Event()
         if storage.embedded:
@@ -299,6 +297,13 @@ async def running_server(
         # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
         owner_secret = await build_workspaces(storage, clock).bootstrap() if storage.embedded else None
         yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
+
+
+async def _look_after_the_process(stack: AsyncExitStack, metrics: Metrics) -> None:
+    """Measure how late the loop comes round, and give free memory back."""
+    lag = metrics.histogram("latchkey_loop_lag_seconds", "How late the event loop came round.", LAG_BUCKETS)
+    await background(stack, LoopLag(lag).run)
+    await background(stack, give_memory_back)
 
 
 def in_turns(turns: Turns, run: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
