@@ -391,6 +391,7 @@ def build_admission(settings: Settings) -> Admission:
     return Admission(
         Limits(
             calls=settings.caller_calls,
+            request_bytes=settings.caller_request_bytes,
             streams=settings.caller_streams,
             frame_bytes=settings.caller_frame_bytes,
             frame_bytes_of_all=settings.frame_bytes,

@@ -33,8 +33,19 @@ def _free_bytes(libc: ctypes.CDLL) -> Callable[[], int] | None:
 async def give_memory_back() -> None:
     """Look for free memory until cancelled, and give it back, in another thread."""
     libc = ctypes.CDLL(None)
-    free_bytes = _free_bytes(libc)
+    free_bytes, left = _free_bytes(libc), 0
     while free_bytes is not None:
         await asyncio.sleep(LOOK_SECONDS)
-        if free_bytes() > FREE_MAX:
-            await asyncio.to_thread(libc.malloc_trim, 0)
+        left = await asyncio.to_thread(_give_back, libc, free_bytes, left)
+
+
+def _give_back(libc: ctypes.CDLL, free_bytes: Callable[[], int], left: int) -> int:
+    """Give free memory back if it has grown by FREE_MAX since, and return what is told as free then.
+
+    That is more than nothing: what lies between blocks that are in use is given back too, and goes on being told.
+    """
+    free = free_bytes()
+    if free - left <= FREE_MAX:
+        return min(left, free)
+    libc.malloc_trim(0)
+    return free_bytes()

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     caller_calls: Annotated[
         int, Field(ge=1, description="calls of one caller at a time that are not answered from memory, a worker")
     ] = 1_000
+    caller_request_bytes: Annotated[
+        int, Field(ge=4_194_304, description="bytes of the requests of these calls, a worker")
+    ] = 64 * 1024 * 1024
     caller_streams: Annotated[int, Field(ge=1, description="streams of one caller at a time, a worker")] = 64
     caller_frame_bytes: Annotated[
         int, Field(ge=1_000_000, description="bytes of one caller's frames that are not answered yet, a worker")

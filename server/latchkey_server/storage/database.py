@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from latchkey_server.domain.errors import DatabaseUnavailable
-from latchkey_server.domain.turns import turn
+from latchkey_server.domain.turns import in_slices, turn
 from latchkey_server.storage.outages import DRIVERS, NO_CONNECTION, OUTAGES, Unreachable, cause_of
 from latchkey_server.storage.timelines import Timeline, Timelines
 
@@ -18,10 +18,12 @@ T = TypeVar("T")
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    _Connection = asyncpg.Connection[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
     Row = asyncpg.Record
 else:
     Connection = Pool = Row = Any
+    _Connection = asyncpg.Connection
 
 CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """What a retry of the whole transaction resolves."""
@@ -153,6 +155,7 @@ async def open_database(
         timeout=timeout,
         command_timeout=statement_timeout or timeout,
         statement_cache_size=statement_cache_size,
+        connection_class=asyncpg.Connection if statement_cache_size else _Pooled,
         init=partial(_prepare, timelines=timelines, timeout=timeout),
         reset=_no_reset,
         server_settings=settings,
@@ -166,11 +169,19 @@ async def open_database(
         await _close(pool, timeout)
 
 
+class _Pooled(_Connection):
+    """A connection behind a transaction pooler, where a named statement may be another server's: a cursor has one."""
+
+    named_statements = False
+
+
 async def read_rows(connection: Connection, convert: Callable[[Row], T], statement: str, *arguments: object) -> list[T]:
     """Return what ``convert`` makes of each row of a transaction's statement, read a portion at a time.
 
     A thousand rows at once would be decoded in one go; so others have their turn meanwhile.
     """
+    if not getattr(connection, "named_statements", True):
+        return await in_slices(convert, await connection.fetch(statement, *arguments))
     made = []
     async for row in connection.cursor(statement, *arguments, prefetch=ROWS_AT_ONCE):
         await turn()

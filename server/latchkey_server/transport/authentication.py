@@ -64,10 +64,9 @@ class Authentication:
         sha256 = self._sha256(authorization)
         if self._source.unknown_credential(sha256, at):
             raise errors.CredentialInvalid
-        self._unknown.require(peer, at)
-        credential = await self._source.credential(sha256)
-        if credential is None:
-            self._unknown.spend(peer, at)
+        with self._unknown.looking_up(peer, at) as look_up:
+            credential = await self._source.credential(sha256)
+            look_up.known = credential is not None
         return self._accepted(credential, method)
 
     def knows(self, sha256: bytes, at: Instant) -> bool:

@@ -299,7 +299,7 @@ class TakeTurns:
         what = _what(method)
 
         async def handle(request: Any, context: Context) -> Any:
-            with self._admission.admit(caller(), what):
+            with self._admission.admit(caller(), what, len(request) if isinstance(request, bytes) else 0):
                 await self._begin(caller())
                 return await inner(request, context)
 

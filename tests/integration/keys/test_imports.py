@@ -1,10 +1,15 @@
 """Keys as they are made and changed: identities, credits and items of an import (spec §1, §3)."""
 
 import hashlib
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
 
 from latchkey.v1 import admin_service_pb2, api_pb2, key_pb2, key_service_pb2, management_key_pb2
 from tests.integration.keys.test_keys import get, update
 from tests.support.service import Client, Service
+
+METADATA_TAG = key_pb2.Key(metadata=Struct()).SerializeToString()[:-1]
 
 
 def item(number: int, external_id: str = "", api_id: str = "", prefix: str = "") -> key_service_pb2.ImportKeyItem:
@@ -53,3 +58,24 @@ async def test_a_replayed_import_tells_the_same_of_each_item(owner: Client, serv
 
     assert again == first
     assert [result.WhichOneof("result") for result in first.results] == ["key_id", *["error"] * 4]
+
+
+async def test_an_import_is_the_same_whatever_order_its_client_writes_the_metadata_in(owner: Client) -> None:
+    def entry(name: bytes) -> bytes:
+        return b"\x0a\x07\x0a\x01" + name + b"\x12\x02\x20\x01"
+
+    def request(*names: bytes) -> bytes:
+        metadata = b"".join(map(entry, names))
+        key = key_pb2.Key(name="imported").SerializeToString() + METADATA_TAG + bytes([len(metadata)]) + metadata
+        digest = hashlib.sha256(b"a secret").digest()
+        imported = b"\x0a" + bytes([len(key)]) + key + b"\x12\x20" + digest
+        return b"\x0a" + bytes([len(imported)]) + imported + b"\x12\x02r1"
+
+    call: Any = owner.channel.unary_unary(
+        "/latchkey.v1.KeyService/ImportKeys",
+        response_deserializer=key_service_pb2.ImportKeysResponse.FromString,
+    )
+    first, again = await call(request(b"a", b"b")), await call(request(b"b", b"a"))
+
+    assert first.results[0].key_id
+    assert again == first

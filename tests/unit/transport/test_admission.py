@@ -7,7 +7,15 @@ from uuid import UUID
 import pytest
 
 from latchkey_server.domain import errors
-from latchkey_server.transport.admission import CALLS, STREAMS, Admission, FrameRoom, Limits, UnknownCredentials
+from latchkey_server.transport.admission import (
+    CALLS,
+    STREAMS,
+    Admission,
+    FrameRoom,
+    Limits,
+    UnknownCredentials,
+    address_of,
+)
 from tests.unit.builders import make_caller
 
 A, B = UUID(int=1), UUID(int=2)
@@ -72,14 +80,72 @@ async def test_who_gives_up_waiting_takes_no_room() -> None:
     assert room.bytes == 0
 
 
+def look_up(unknown: UnknownCredentials, peer: str, at: float, *, known: bool = False) -> None:
+    with unknown.looking_up(peer, at) as made:
+        made.known = known
+
+
 def test_an_address_has_so_many_unknown_credentials_a_second_and_twice_as_many_at_once() -> None:
     unknown = UnknownCredentials(10)
-    for port in range(20):
-        unknown.require(f"ipv4:10.0.0.1:{port}", 100.0)
-        unknown.spend(f"ipv4:10.0.0.1:{port}", 100.0)
+    with ExitStack() as under_way:
+        for port in range(20):
+            under_way.enter_context(unknown.looking_up(f"ipv4:10.0.0.1:{port}", 100.0)).known = False
+        # One at a time goes on, so that who has a known one is not kept out for good.
+        under_way.enter_context(unknown.looking_up("ipv4:10.0.0.1:20", 100.0)).known = False
+        with pytest.raises(errors.ShareExceeded):
+            look_up(unknown, "ipv4:10.0.0.1:21", 100.0)
+        look_up(unknown, "ipv4:10.0.0.2:9", 100.0)
+        look_up(unknown, "ipv4:10.0.0.1:22", 100.11)
 
-    with pytest.raises(errors.ShareExceeded):
-        unknown.require("ipv4:10.0.0.1:9", 100.05)
-    unknown.require("ipv4:10.0.0.2:9", 100.05)
-    unknown.require("ipv4:10.0.0.1:9", 100.11)
     assert unknown.refused == 1
+
+
+def test_known_credentials_take_nothing_out() -> None:
+    unknown = UnknownCredentials(1)
+    for port in range(100):
+        look_up(unknown, f"ipv4:10.0.0.1:{port}", 100.0, known=True)
+    with unknown.looking_up("ipv4:10.0.0.1:1", 100.0), unknown.looking_up("ipv4:10.0.0.1:2", 100.0):
+        pass
+
+    assert unknown.refused == 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:10.0.0.1:80", "ipv4:10.0.0.1"),
+        ("ipv6:%5B2001:db8::1%5D:80", "2001:db8::/64"),
+        ("ipv6:[2001:db8::2]:81", "2001:db8::/64"),
+        ("unix:", "unix"),
+        ("ipv6:[junk]:1", "ipv6:[junk]"),
+    ],
+)
+def test_an_address_is_a_peer_without_its_port_and_of_ipv6_the_network(peer: str, address: str) -> None:
+    assert address_of(peer) == address
+
+
+def test_a_caller_has_so_many_bytes_of_requests_but_always_one_request() -> None:
+    admission, mine = Admission(Limits(request_bytes=100)), make_caller()
+    with admission.admit(mine, CALLS, 500):
+        with pytest.raises(errors.ShareExceeded) as refused, admission.admit(mine, CALLS, 1):
+            pass
+        with admission.admit(make_caller(management_key_id=B), CALLS, 90):
+            pass
+    with admission.admit(mine, CALLS, 60), admission.admit(mine, CALLS, 40):
+        pass
+
+    assert refused.value.details["what"] == "request bytes"
+
+
+async def test_frames_of_one_caller_come_in_order_and_none_overtakes() -> None:
+    room = FrameRoom(10, 100)
+    await room.enter(A, 6)
+    large = asyncio.create_task(room.enter(A, 8))
+    small = asyncio.create_task(room.enter(A, 1))
+    await asyncio.sleep(0)
+    assert not small.done()
+    room.leave(A, 6)
+    async with asyncio.timeout(5):
+        await large
+        await small
+    assert room.bytes == 9

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from latchkey_server.domain.outcomes.counts import Outcomes
+from latchkey_server.domain.turns import turn
 from latchkey_server.domain.usage.rollups import KeyFacts
 from latchkey_server.domain.verify.model import Code
 
@@ -29,12 +30,16 @@ class LabelCount(NamedTuple):
     verifications: int
 
 
-def by_label(outcomes: Outcomes, keys: Mapping[UUID, KeyFacts]) -> list[LabelCount]:
-    """Return the outcomes summed by label, sorted; a key that is not in ``keys`` counts as a secret that no key has."""
+async def by_label(outcomes: Outcomes, keys: Mapping[UUID, KeyFacts]) -> list[LabelCount]:
+    """Return the outcomes summed by label, sorted; a key that is not in ``keys`` counts as a secret that no key has.
+
+    Others have their turn meanwhile.
+    """
     labels = {key_id: (facts.attributed_environment, facts.api_id) for key_id, facts in keys.items()}
     unknown = ("", NO_API)
     found: list[LabelCount] = []
     for outcome, by_key in outcomes.items():
+        await turn()
         sums: dict[tuple[str, UUID], int] = {}
         for key_id, count in by_key.items():
             label = labels.get(key_id, unknown)

@@ -197,26 +197,31 @@ def combination_of(outcome: Outcome) -> VerificationCombination:
     return VerificationCombination(outcome.management_key_id, outcome.model, outcome.tag, outcome.prefix)
 
 
-def wanted_combinations(
+async def wanted_combinations(
     outcomes: Mapping[Outcome, Iterable[UUID]],
 ) -> dict[KeyDay, dict[VerificationCombination, None]]:
-    """Return the combinations of each key and day, in the order of the outcomes."""
+    """Return the combinations of each key and day, in the order of the outcomes; others have their turn meanwhile."""
     wanted: dict[KeyDay, dict[VerificationCombination, None]] = {}
     for outcome, by_key in outcomes.items():
         if outcome.other:
             continue
+        await turn()
         day, combination = outcome.quarter.date(), combination_of(outcome)
         for key_id in by_key:
             wanted.setdefault((key_id, day), {})[combination] = None
     return wanted
 
 
-def within(outcomes: Outcomes, bounded: Mapping[KeyDay, set[VerificationCombination]]) -> Outcomes:
-    """Return the outcomes with those combinations as ``other`` that are not tracked of keys and days in ``bounded``."""
+async def within(outcomes: Outcomes, bounded: Mapping[KeyDay, set[VerificationCombination]]) -> Outcomes:
+    """Return the outcomes with those combinations as ``other`` that are not tracked of keys and days in ``bounded``.
+
+    Others have their turn meanwhile.
+    """
     if not bounded:
         return outcomes
     found: dict[Outcome, dict[UUID, int]] = {}
     for outcome, by_key in outcomes.items():
+        await turn()
         day, combination = outcome.quarter.date(), combination_of(outcome)
         other = outcome._replace(model="", tag="", prefix="", other=True)
         for key_id, count in by_key.items():

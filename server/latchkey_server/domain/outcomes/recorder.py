@@ -4,9 +4,10 @@ Client caches and the processes of a server report what they decided; both are r
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from itertools import count
+from itertools import count, islice
 from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
@@ -16,6 +17,7 @@ from latchkey_server.domain.lateness import own_time
 from latchkey_server.domain.outcomes.by_label import by_label
 from latchkey_server.domain.outcomes.counts import (
     UNKNOWN,
+    CountKey,
     Counts,
     Outcomes,
     VerificationCombination,
@@ -33,6 +35,9 @@ from latchkey_server.domain.usage.fence import unfenced
 
 AT_A_TIME = 4
 """Workspaces that are flushed at the same time."""
+
+COUNTS_AT_ONCE = 2_000
+"""Counts of one batch: each is a row, and one more for each of its tags."""
 
 SEND_SECONDS = 5.0
 """How long a flush waits for one workspace before its batch is left for the next flush."""
@@ -81,14 +86,14 @@ class VerificationRecorder:
                 await tx.verifications.used(workspace_id, noted.api_ids, noted.uses)
             if not noted.outcomes:
                 return _Recorded({}, {})
-            wanted = wanted_combinations(self._tracked.unknown(workspace_id, noted.outcomes))
+            wanted = await wanted_combinations(await self._tracked.unknown(workspace_id, noted.outcomes))
             tracked = await self._combinations.admit(
                 workspace_id, wanted, tx.verifications.combinations, tx.usage.lock_keys
             )
-            outcomes = within(noted.outcomes, bounded(wanted, tracked))
+            outcomes = await within(noted.outcomes, bounded(wanted, tracked))
             keys = await tx.usage.keys(workspace_id, list(set().union(*outcomes.values()) - {UNKNOWN}))
             await tx.verifications.count(workspace_id, outcomes)
-            await tx.verifications.count_by_label(workspace_id, by_label(outcomes, keys))
+            await tx.verifications.count_by_label(workspace_id, await by_label(outcomes, keys))
             return _Recorded(tracked, outcomes)
 
         recorded = await unfenced(lambda: self._store.write(work))
@@ -126,7 +131,7 @@ class VerificationFlush:
         self._client_id = client_id
         self._interval = interval
         self._sequences = count(1)
-        self._batches: dict[UUID, _Batch] = {}
+        self._batches: dict[UUID, deque[_Batch]] = {}
         self._flushing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -150,7 +155,7 @@ class VerificationFlush:
         async with self._flushing:
             self._begin_batches()
             slots = asyncio.Semaphore(AT_A_TIME)
-            sending = [self._send(batch, slots) for batch in list(self._batches.values())]
+            sending = [self._send(workspace_id, slots) for workspace_id in list(self._batches)]
             # Else the first failure would end the flush, and the next one send again what is still being sent.
             ends = await asyncio.gather(*sending, return_exceptions=True)
         for end in ends:
@@ -160,22 +165,43 @@ class VerificationFlush:
     def _begin_batches(self) -> None:
         counts, uses = self._counter.take(self._batches), self._uses.take(self._batches)
         for workspace_id in counts.keys() | uses.keys():
-            batch = _Batch(
-                next(self._sequences), workspace_id, counts.get(workspace_id, {}), uses.get(workspace_id, {})
+            counted = iter(counts.get(workspace_id, {}).items())
+            first, *more = list(_portions(counted)) or [{}]
+            used = uses.get(workspace_id, {})
+            self._batches[workspace_id] = deque(
+                [self._batch(workspace_id, first, used), *(self._batch(workspace_id, portion, {}) for portion in more)]
             )
-            self._batches[workspace_id] = batch
 
-    async def _send(self, batch: _Batch, slots: asyncio.Semaphore) -> None:
+    def _batch(self, workspace_id: UUID, counts: Counts, uses: Mapping[UUID, datetime]) -> _Batch:
+        return _Batch(next(self._sequences), workspace_id, counts, uses)
+
+    async def _send(self, workspace_id: UUID, slots: asyncio.Semaphore) -> None:
+        """Send the batches of a workspace in order, up to one that can't be written now."""
+        batches = self._batches[workspace_id]
         async with slots:
-            try:
-                async with own_time(SEND_SECONDS):
-                    noted = Noted(batch.workspace_id, await by_outcome(batch.counts), batch.uses)
-                    await self._recorder.record(self._client_id, batch.sequence, noted)
-            except (DatabaseUnavailable, TimeoutError):
-                return
-            except Exception:
-                # Another attempt would fail too.
-                self._counter.dropped += sum(batch.counts.values())
+            while batches and await self._sent(batches[0], batches):
+                batches.popleft()
+        if not batches:
+            del self._batches[workspace_id]
+
+    async def _sent(self, batch: _Batch, batches: deque[_Batch]) -> bool:
+        """Tell whether a batch was written; raises what keeps it from ever being."""
+        noted = Noted(batch.workspace_id, await by_outcome(batch.counts), batch.uses)
+        try:
+            async with own_time(SEND_SECONDS):
+                await self._recorder.record(self._client_id, batch.sequence, noted)
+        except (DatabaseUnavailable, TimeoutError):
+            return False
+        except Exception:
+            # Another attempt would fail too.
+            self._counter.dropped += sum(batch.counts.values())
+            batches.popleft()
+            if not batches:
                 del self._batches[batch.workspace_id]
-                raise
-        del self._batches[batch.workspace_id]
+            raise
+        return True
+
+
+def _portions(counted: Iterator[tuple[tuple[datetime, CountKey], int]]) -> Iterator[Counts]:
+    while portion := dict(islice(counted, COUNTS_AT_ONCE)):
+        yield portion

@@ -4,6 +4,7 @@ from datetime import date
 from uuid import UUID
 
 from latchkey_server.domain.outcomes.counts import Outcome, Outcomes, VerificationCombination, combination_of
+from latchkey_server.domain.turns import turn
 from latchkey_server.domain.usage.combinations import REMEMBERED_MAX
 
 _Kind = tuple[UUID, date, VerificationCombination]
@@ -17,10 +18,11 @@ class TrackedOutcomes:
         self._number = 0
         self._keys: dict[_Kind, set[UUID]] = {}
 
-    def unknown(self, workspace_id: UUID, outcomes: Outcomes) -> dict[Outcome, set[UUID]]:
+    async def unknown(self, workspace_id: UUID, outcomes: Outcomes) -> dict[Outcome, set[UUID]]:
         """Return the outcomes with those keys for which they are not known to be tracked."""
         found = {}
         for outcome, by_key in outcomes.items():
+            await turn()
             if not outcome.other:
                 keys = by_key.keys() - self._keys.get(_kind(workspace_id, outcome), set())
                 if keys:

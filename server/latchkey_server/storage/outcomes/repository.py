@@ -7,16 +7,19 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from latchkey_server.domain.outcomes.by_label import LabelCount
-from latchkey_server.domain.outcomes.counts import Outcomes, VerificationCombination
+from latchkey_server.domain.outcomes.counts import Outcome, Outcomes, VerificationCombination
 from latchkey_server.domain.outcomes.report import VerificationQuery, VerificationReport
+from latchkey_server.domain.turns import turn
 from latchkey_server.domain.usage.combinations import KeyDay
 from latchkey_server.storage.database import Connection
 from latchkey_server.storage.outcomes.reports import report
 
 T = TypeVar("T")
 
-PORTION = 1_000
-"""Rows written by one statement."""
+_Row = tuple[UUID, Outcome, int]
+
+PORTION = 500
+"""Rows written by one statement: they are encoded in one go."""
 
 _OUTCOME = {
     "quarter": "timestamptz",
@@ -113,18 +116,20 @@ class PostgresVerifications:
 
     async def count(self, workspace_id: UUID, outcomes: Outcomes) -> None:
         # In one order over all portions, so that two servers can't wait for each other in a circle.
-        ordered = sorted(outcomes)
-        rows = [
-            (key_id, number, outcomes[outcome][key_id])
-            for number, outcome in enumerate(ordered, 1)
-            for key_id in sorted(outcomes[outcome], key=attrgetter("int"))
-        ]
-        columns = _columns(ordered)
+        rows: list[_Row] = []
+        for outcome in sorted(outcomes):
+            await turn()
+            by_key = outcomes[outcome]
+            rows += [(key_id, outcome, by_key[key_id]) for key_id in sorted(by_key, key=attrgetter("int"))]
         for portion in _portions(rows):
-            await self._connection.execute(_COUNT, workspace_id, *_columns(portion), *columns)
+            await turn()
+            numbers = {outcome: number for number, outcome in enumerate(dict.fromkeys(row[1] for row in portion), 1)}
+            numbered = [(key_id, numbers[outcome], count) for key_id, outcome, count in portion]
+            await self._connection.execute(_COUNT, workspace_id, *_columns(numbered), *_columns(list(numbers)))
 
     async def count_by_label(self, workspace_id: UUID, rows: Sequence[LabelCount]) -> None:
         for portion in _portions(rows):
+            await turn()
             await self._connection.execute(_COUNT_BY_LABEL, workspace_id, *_columns(portion))
 
     async def report(self, workspace_id: UUID, query: VerificationQuery) -> VerificationReport:

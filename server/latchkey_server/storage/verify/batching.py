@@ -16,7 +16,7 @@ Fetch = Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]
 FLIGHTS_MAX = 2
 """Queries under way at once: while they are, the next one fills up."""
 
-BATCH_MAX = 500
+BATCH_MAX = 100
 ENOUGH = 48
 """So many look-ups don't wait for more."""
 

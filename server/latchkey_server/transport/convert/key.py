@@ -1,7 +1,7 @@
 """Keys between the wire and the domain."""
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from latchkey.money import money_of
@@ -27,6 +27,7 @@ from latchkey_server.domain.model import (
     SpendState,
     etag_of,
 )
+from latchkey_server.domain.turns import in_slices
 from latchkey_server.domain.validation import Violations, check_storable, counted
 from latchkey_server.transport import sized
 from latchkey_server.transport.convert.ratelimit import ratelimit_messages, read_ratelimits
@@ -104,6 +105,26 @@ def read_draft(message: key_pb2.Key) -> KeyDraft:
 
 read_import: Final = batch_reader(key_service_pb2.ImportKeysRequest.DESCRIPTOR, ITEMS_MAX)
 """Reads an ImportKeysRequest whose items stay bytes."""
+
+
+async def canonical_import(request: Any) -> Any:
+    """Return an ImportKeysRequest as its content is compared by: a client may write the same maps in another order.
+
+    Others have their turn meanwhile. Without a request_id nothing is compared.
+    """
+    if request.request_id:
+        items = await in_slices(_canonical_item, request.items)
+        del request.items[:]
+        request.items.extend(items)
+    return request
+
+
+def _canonical_item(raw: bytes) -> bytes:
+    try:
+        item: key_service_pb2.ImportKeyItem = sized.read(key_service_pb2.ImportKeyItem.FromString, raw)
+    except LatchkeyError:
+        return raw
+    return item.SerializeToString(deterministic=True)
 
 
 def read_import_item(raw: bytes) -> ImportItem | LatchkeyError:

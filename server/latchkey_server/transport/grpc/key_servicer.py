@@ -16,6 +16,7 @@ from latchkey_server.domain.validation import Violations, require_number
 from latchkey_server.transport.call import Context, caller, origin
 from latchkey_server.transport.convert.key import (
     MUTABLE,
+    canonical_import,
     credit_message,
     environment_count_message,
     fields_message,
@@ -111,7 +112,7 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
     async def ImportKeys(self, request: Any, context: Context) -> pb.ImportKeysResponse:
         require_number("items", len(request.items), ITEMS_MAX)
         items = await in_slices(read_import_item, request.items)
-        imported = await self._imports.run(origin("ImportKeys", request), items)
+        imported = await self._imports.run(origin("ImportKeys", await canonical_import(request)), items)
         results = await in_slices(_import_result, imported.value)
         return pb.ImportKeysResponse(results=results, revision=revision(imported.revision))
 

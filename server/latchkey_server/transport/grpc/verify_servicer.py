@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -57,29 +58,33 @@ class Verifications:
         """Return a result for each item, in order; an item fails alone. Raises InvalidField for their number."""
         require_count(len(raws))
         results: list[bytes] = []
+        notes: list[Callable[[], None]] = []
         room = ANSWER_MAX
         for begin in range(0, len(raws), AT_ONCE_MAX):
             portion = raws[begin : begin + AT_ONCE_MAX]
             # What does not fit has to be told too.
             rest = len(raws) - begin - len(portion)
-            found = await self._portion(portion, room - rest * FULL_BYTES)
+            found, note = await self._portion(portion, room - rest * FULL_BYTES)
             results += found
+            notes.append(note)
             if len(found) < len(portion):
                 break
             room -= sum(map(len, found)) + len(found) * TAG_BYTES
+        # All at once: who gives up before has been given nothing, and asks again.
+        for note in notes:
+            note()
         return filled(results, len(raws))
 
-    async def _portion(self, raws: Sequence[bytes], room: int) -> list[bytes]:
-        """Return a result for each of some items, in order, as many as fit into so many bytes; others are not noted."""
+    async def _portion(self, raws: Sequence[bytes], room: int) -> tuple[list[bytes], Callable[[], None]]:
+        """Return a result for each of some items, in order, as many as fit into so many bytes, and what notes them."""
         await turn()
-        results = self._fast_path.results(raws, caller(), self._instant(), room)
-        if results is not None:
-            return results
+        known = self._fast_path.find_all(raws, caller(), self._instant(), room)
+        if known is not None:
+            return [result for _, _, result in known], partial(self._fast_path.note_all, known)
         items = await in_slices(read_item, raws)
         answers = await self._verifier.verify_all(caller(), items)
         results = await fitting(items, answers, room)
-        self._note(items[: len(results)], answers[: len(results)])
-        return results
+        return results, partial(self._note, items[: len(results)], answers[: len(results)])
 
     def _note(self, items: Sequence[VerifyItem], answers: Sequence[VerifyAnswer]) -> None:
         self._verifier.note(caller(), items, answers)

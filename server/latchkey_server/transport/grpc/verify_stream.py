@@ -28,6 +28,9 @@ READ_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 1.0
 """Seconds between two looks at how old a stream is, and whether its client reads."""
 
+REFUSALS_MAX: Final = 10_000
+"""Results of a frame that is refused: of so many the shortest fit into an answer."""
+
 Verify = Callable[[Sequence[bytes]], Awaitable[list[bytes]]]
 """Gives a serialised VerifyResult for each serialised VerifyRequest."""
 
@@ -78,8 +81,11 @@ class VerifyFrames:
         watchdog = asyncio.create_task(self._look())
         try:
             await self._read_all()
-            while self._working and not isinstance(self._failure, errors.SlowConsumer):
+            while self._working:
                 await asyncio.wait(self._working)
+        except asyncio.CancelledError:
+            if not isinstance(self._failure, errors.SlowConsumer):
+                raise
         finally:
             for task in (watchdog, *self._working):
                 task.cancel()
@@ -98,9 +104,6 @@ class VerifyFrames:
                     await self._take(read_frame(raw))
         except LatchkeyError as error:
             self._finish(error)
-        except asyncio.CancelledError:
-            if not isinstance(self._failure, errors.SlowConsumer):
-                raise
 
     async def _next(self) -> bytes | None:
         """Return the client's next frame, or None when there is none or the stream is to end."""
@@ -108,7 +111,7 @@ class VerifyFrames:
         try:
             raw: object = await self._context.read()
         except asyncio.CancelledError:
-            if not self._ending:
+            if not self._ending or isinstance(self._failure, errors.SlowConsumer):
                 raise
             return None
         finally:
@@ -183,7 +186,7 @@ class VerifyFrames:
             answer = await _refused(
                 frame, errors.DeadlineExceeded("The frame was not answered in its time; ask again.")
             )
-        except (errors.Unavailable, errors.InvalidField) as error:
+        except (errors.Unavailable, errors.InvalidField, errors.ShareExceeded) as error:
             answer = await _refused(frame, error)
         await self._write(answer)
 
@@ -211,6 +214,9 @@ def _timeout(frame: RawFrame) -> float:
 
 
 async def _refused(frame: RawFrame, error: LatchkeyError) -> bytes:
-    """Return the answer of a frame of which every item failed; a frame without items still gets its answer."""
-    refusals = [error] * len(frame.items)
+    """Return the answer of a frame of which every item failed; a frame without items still gets its answer.
+
+    One with more items than an answer has room for gets as many results as fit.
+    """
+    refusals = [error] * min(len(frame.items), REFUSALS_MAX)
     return write_frame(frame.frame_id, filled(await fitting(refusals, refusals), len(refusals)))

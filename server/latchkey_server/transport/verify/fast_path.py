@@ -127,10 +127,20 @@ class FastPath:
         self._note(record, ready)
         return result
 
-    def results(self, raws: Sequence[bytes], caller: Caller, at: Instant, room: int = ANSWER_MAX) -> list[bytes] | None:
-        """Return the VerifyResults of a batch, or None if any has to take the slow path; nothing is noted then.
+    def results(self, raws: Sequence[bytes], caller: Caller, at: Instant) -> list[bytes] | None:
+        """Return the VerifyResults of a batch, or None if any has to take the slow path; nothing is noted then."""
+        found = self.find_all(raws, caller, at)
+        if found is None:
+            return None
+        self.note_all(found)
+        return [result for _, _, result in found]
 
-        ``room`` is for how many bytes of them there is room.
+    def find_all(
+        self, raws: Sequence[bytes], caller: Caller, at: Instant, room: int = ANSWER_MAX
+    ) -> list[tuple[Record, ReadyAnswer, bytes]] | None:
+        """Return what ``note_all`` takes of each item, its VerifyResult last, or None if any takes the slow path.
+
+        ``room`` is for how many bytes of results there is room.
         """
         if at >= self._tick_end:
             self._begin_tick(at)
@@ -144,10 +154,12 @@ class FastPath:
             answers.append(found)
         if room < 0:
             return None
-        # What was given is noted, though a later question of the batch may have replaced a record's ready answer.
-        for record, ready, _ in answers:
+        return answers
+
+    def note_all(self, found: Sequence[tuple[Record, ReadyAnswer, bytes]]) -> None:
+        """Note verifications that were given, though a later one may have replaced a record's ready answer."""
+        for record, ready, _ in found:
             self._note(record, ready)
-        return [result for _, _, result in answers]
 
     def _find(
         self, raw: bytes, caller: Caller, askings: dict[bytes, Asking], at: Instant

@@ -20,7 +20,7 @@ EARLY, LATE = at("2026-03-14T12:00:00"), at("2026-03-14T12:15:00")
 PLAIN = Outcome(EARLY, Code.VALID, CALLER)
 
 
-def test_keys_of_one_label_and_api_are_summed_and_whatever_else_differs_is_kept_apart() -> None:
+async def test_keys_of_one_label_and_api_are_summed_and_whatever_else_differs_is_kept_apart() -> None:
     tagged = PLAIN._replace(tag="a", tagged=True)
     outcomes = {
         PLAIN: {KEY_ID: 1, OTHER_KEY_ID: 2, THIRD_KEY_ID: 128},
@@ -30,7 +30,7 @@ def test_keys_of_one_label_and_api_are_summed_and_whatever_else_differs_is_kept_
         PLAIN._replace(other=True): {KEY_ID: 64},
     }
 
-    found = by_label(outcomes, KEYS)
+    found = await by_label(outcomes, KEYS)
 
     alike = (Code.VALID, CALLER, "", "", False, "", False)
     assert found == [
@@ -43,10 +43,10 @@ def test_keys_of_one_label_and_api_are_summed_and_whatever_else_differs_is_kept_
     ]
 
 
-def test_what_is_no_key_counts_for_no_api_and_under_no_label() -> None:
+async def test_what_is_no_key_counts_for_no_api_and_under_no_label() -> None:
     outcomes = {PLAIN._replace(prefix="sk"): {UNKNOWN: 1}, PLAIN: {UUID(int=9): 2, UUID(int=10): 4}}
 
-    found = by_label(outcomes, KEYS)
+    found = await by_label(outcomes, KEYS)
 
     assert [(count.environment, count.api_id, count.prefix, count.verifications) for count in found] == [
         ("", NO_API, "", 6),
@@ -54,9 +54,9 @@ def test_what_is_no_key_counts_for_no_api_and_under_no_label() -> None:
     ]
 
 
-def test_the_order_is_the_same_however_outcomes_and_keys_come() -> None:
+async def test_the_order_is_the_same_however_outcomes_and_keys_come() -> None:
     key_ids = (KEY_ID, THIRD_KEY_ID, UNKNOWN)
     outcomes = {PLAIN._replace(model=model): dict.fromkeys(key_ids, 1) for model in ("b", "", "a")}
     reverse = {outcome: dict.fromkeys(key_ids[::-1], 1) for outcome in reversed(outcomes)}
 
-    assert by_label(outcomes, KEYS) == by_label(reverse, KEYS)
+    assert await by_label(outcomes, KEYS) == await by_label(reverse, KEYS)

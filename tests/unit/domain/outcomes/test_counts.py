@@ -52,29 +52,29 @@ async def test_a_count_is_of_one_outcome_and_of_one_more_for_each_of_its_tags() 
     }
 
 
-def test_what_is_not_tracked_is_summed_as_other() -> None:
+async def test_what_is_not_tracked_is_summed_as_other() -> None:
     tracked = {(KEY_ID, DAY): {combination_of(LARGE)}}
     outcomes = {LARGE: {KEY_ID: 1}, SMALL: {KEY_ID: 2, OTHER_KEY_ID: 7}, TINY: {KEY_ID: 3}}
 
-    assert within(outcomes, tracked) == {
+    assert await within(outcomes, tracked) == {
         LARGE: {KEY_ID: 1},
         SMALL: {OTHER_KEY_ID: 7},
         PLAIN._replace(other=True): {KEY_ID: 5},
     }
 
 
-def test_where_everything_is_tracked_nothing_changes() -> None:
+async def test_where_everything_is_tracked_nothing_changes() -> None:
     outcomes = {LARGE: {KEY_ID: 1}}
 
-    assert within(outcomes, {}) == outcomes
+    assert await within(outcomes, {}) == outcomes
 
 
 @pytest.mark.parametrize("days", [0, 1])
-def test_combinations_are_wanted_by_key_and_day_and_none_of_what_is_beyond_them(days: int) -> None:
+async def test_combinations_are_wanted_by_key_and_day_and_none_of_what_is_beyond_them(days: int) -> None:
     later = QUARTER + timedelta(days=days)
     outcomes = {LARGE: {KEY_ID: 1}, SMALL._replace(quarter=later): {KEY_ID: 1}, PLAIN._replace(other=True): {KEY_ID: 1}}
 
-    wanted = wanted_combinations(outcomes)
+    wanted = await wanted_combinations(outcomes)
 
     large, small = (VerificationCombination(MANAGEMENT_KEY_ID, model, "", "") for model in ("large", "small"))
     together = {(KEY_ID, DAY): {large: None, small: None}}

@@ -8,6 +8,7 @@ import pytest
 
 from latchkey_server.domain.errors import DatabaseUnavailable
 from latchkey_server.domain.outcomes import counts as outcome_counts
+from latchkey_server.domain.outcomes import recorder as flushing
 from latchkey_server.domain.outcomes.counts import (
     CountKey,
     Outcome,
@@ -122,6 +123,38 @@ async def test_a_drain_writes_what_was_counted_behind_a_batch_that_can_never_be(
     assert counter.dropped == 1
 
 
+async def test_a_workspaces_counts_are_sent_in_batches_of_bounded_size_up_to_one_that_cannot_be_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flushing, "COUNTS_AT_ONCE", 2)
+    recorder, counter = Recorder(None, DatabaseUnavailable()), VerificationCounter()
+    flush = flush_of(recorder, counter)
+    for number in range(5):
+        counter.count(COUNTED._replace(model=f"m{number}", tags=()), NOW)
+    await flush.flush()
+    sent = recorder.sequences
+    counter.count(COUNTED, NOW)
+    await flush.drain()
+
+    assert sent == [1, 2]
+    assert recorder.sequences == [1, 2, 2, 3, 4]
+    assert [len(noted.outcomes) for _, noted in recorder.asked] == [2, 2, 2, 1, 3]
+    assert counter.dropped == 0
+
+
+async def test_what_can_never_be_written_is_dropped_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flushing, "COUNTS_AT_ONCE", 2)
+    recorder, counter = Recorder(ValueError("never")), VerificationCounter()
+    flush = flush_of(recorder, counter)
+    for number in range(3):
+        counter.count(COUNTED._replace(model=f"m{number}"), NOW)
+    with pytest.raises(ValueError, match="never"):
+        await flush.flush()
+    await flush.flush()
+
+    assert (recorder.sequences, counter.dropped) == ([1, 2], 2)
+
+
 def test_tallies_beyond_those_that_may_count_at_once_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome_counts, "BEGUN_MAX", 1)
     counter = VerificationCounter()
@@ -136,10 +169,10 @@ def test_tallies_beyond_those_that_may_count_at_once_lose_nothing(monkeypatch: p
     assert {place.model: count for (_, place), count in counts.items()} == {"m0": 1, "m1": 1, "m2": 1}
 
 
-def test_what_is_other_already_asks_for_no_room_of_its_own() -> None:
+async def test_what_is_other_already_asks_for_no_room_of_its_own() -> None:
     tracked = Outcome(NOW, Code.VALID, MANAGEMENT_KEY_ID, "m")
     other = tracked._replace(model="", other=True)
     outcomes = {tracked: {KEY_ID: 1}, other: {KEY_ID: 1}}
 
-    assert wanted_combinations(outcomes) == {(KEY_ID, NOW.date()): {combination_of(tracked): None}}
-    assert within(outcomes, {(KEY_ID, NOW.date()): set()}) == {other: {KEY_ID: 2}}
+    assert await wanted_combinations(outcomes) == {(KEY_ID, NOW.date()): {combination_of(tracked): None}}
+    assert await within(outcomes, {(KEY_ID, NOW.date()): set()}) == {other: {KEY_ID: 2}}

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, NoReturn
 
+import grpc
 import pytest
 
 from latchkey_server.domain import errors
@@ -21,8 +22,9 @@ FRAME = b"\x08\x01\x1a\x00"
 class Unread:
     """A call whose client sends frames and reads no answer."""
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, half_closed: bool) -> None:
         self.frames = frames
+        self.half_closed = half_closed
         self.written = 0
 
     def peer(self) -> str:
@@ -41,7 +43,7 @@ class Unread:
         if self.frames:
             self.frames -= 1
             return FRAME
-        return await asyncio.Event().wait()
+        return grpc.aio.EOF if self.half_closed else await asyncio.Event().wait()
 
     async def write(self, message: Any, /) -> None:
         self.written += 1
@@ -54,8 +56,9 @@ async def answered(items: Any) -> list[bytes]:
 
 @pytest.mark.parametrize("frames", [1, 1_000])
 @pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("half_closed", [True, False])
 async def test_a_client_that_does_not_read_is_cut_off_and_its_room_is_given_back(
-    monkeypatch: pytest.MonkeyPatch, frames: int, at_once: bool
+    monkeypatch: pytest.MonkeyPatch, frames: int, at_once: bool, half_closed: bool
 ) -> None:
     monkeypatch.setattr(verify_stream, "READ_SECONDS", 0.2)
     monkeypatch.setattr(verify_stream, "LOOK_SECONDS", 0.05)
@@ -66,7 +69,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_its_room_is_given_back
         return None
 
     call.recheck = recheck
-    context, room = Unread(frames), FrameRoom(100_000, 100_000)
+    context, room = Unread(frames, half_closed), FrameRoom(100_000, 100_000)
     stream = VerifyFrames(
         context, lambda items: [b""] * len(items) if at_once else None, answered, room, instant, seconds=60
     )
