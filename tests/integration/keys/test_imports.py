@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+import grpc
 from google.protobuf.struct_pb2 import Struct
 
 from latchkey.v1 import admin_service_pb2, api_pb2, key_pb2, key_service_pb2, management_key_pb2
@@ -79,3 +80,13 @@ async def test_an_import_is_the_same_whatever_order_its_client_writes_the_metada
 
     assert first.results[0].key_id
     assert again == first
+
+
+async def test_an_item_that_is_too_large_is_refused_alone(owner: Client) -> None:
+    large = item(1)
+    large.key.name = "a" * 300_000
+
+    imported = await owner.keys.ImportKeys(key_service_pb2.ImportKeysRequest(items=[item(2), large, item(3)]))
+
+    assert [result.WhichOneof("result") for result in imported.results] == ["key_id", "error", "key_id"]
+    assert imported.results[1].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from latchkey_server.domain import turns
 from latchkey_server.domain.turns import ROUNDS, Share, Turns, in_slices, share_turns, turn
 
 A, B = UUID(int=1), UUID(int=2)
@@ -129,7 +130,7 @@ async def test_who_gives_up_keeps_nobody_from_a_turn(when: str) -> None:
 
 async def test_a_turn_that_was_given_and_given_up_goes_to_the_next() -> None:
     """At whatever moment it is given up."""
-    for moment in range(12):
+    for moment in range(12 * ROUNDS):
         world = World()
         tasks = [asyncio.create_task(world.work(Share(A, UUID(int=number)), 4)) for number in range(6)]
         for _ in range(moment):
@@ -139,6 +140,28 @@ async def test_a_turn_that_was_given_and_given_up_goes_to_the_next() -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
         async with asyncio.timeout(5):
             await asyncio.create_task(world.work(Share(B, FIRST), 3))
+
+
+async def test_who_gives_up_between_a_turn_and_taking_it_up_hands_it_on() -> None:
+    world, loop = World(), asyncio.get_running_loop()
+    await world.turns.take(Share(A, FIRST))
+    world.clock.now += 1.0
+    gone = asyncio.create_task(world.work(Share(B, FIRST), 1))
+    last = asyncio.create_task(world.work(Share(B, SECOND), 1))
+
+    def look() -> None:
+        if world.turns.waited:
+            gone.cancel()
+        else:
+            loop.call_soon(look)
+
+    await asyncio.sleep(0)
+    loop.call_soon(look)
+    async with asyncio.timeout(5):
+        await asyncio.gather(gone, last, return_exceptions=True)
+
+    assert gone.cancelled()
+    assert world.steps == [Share(B, SECOND)]
 
 
 async def test_at_most_one_slice_is_under_way_each_time_the_loop_comes_round() -> None:
@@ -188,6 +211,27 @@ async def test_items_are_converted_in_order_and_others_have_their_turn_meanwhile
 
     assert made == [number * 2 for number in range(100)]
     assert between >= 40
+
+
+async def test_who_comes_while_a_slice_lasts_joins_it() -> None:
+    world = World()
+    await world.turns.take(Share(A, FIRST))
+    await world.turns.take(Share(B, FIRST))
+
+    assert world.turns.waited == 0
+
+
+async def test_the_time_of_workspaces_that_wait_for_nothing_is_forgotten_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "WORKSPACES_MAX", 3)
+    world = World()
+    for number in range(5):
+        await asyncio.create_task(world.work(Share(UUID(int=number), FIRST), 2))
+    for _ in range(ROUNDS + 1):
+        await asyncio.sleep(0)
+
+    assert len(world.turns.spent()) <= 4
 
 
 async def test_without_a_share_work_goes_on_as_it_is() -> None:
