@@ -30,8 +30,6 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # tenth of a millisecond, 10,000 by three.
 GC_THRESHOLDS: Final = (500, 20, 1_000)
 
-SWITCH_SECONDS: Final = 0.001
-
 log = structlog.get_logger("latchkey")
 
 
@@ -58,8 +56,6 @@ def _spare_the_garbage_collector() -> None:
     # What the start has made stays to the end: modules, classes, descriptors.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    # gRPC's own thread brings what has come in: it waits so long for its turn, beside work that goes on.
-    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def stop_on_signals(stop: Callable[[signal.Signals], None]) -> None:
