@@ -19,7 +19,7 @@ from tests.support.trial import servers
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
-GROWN_MAX = 768 * MIB
+GROWN_MAX = 1_024 * MIB
 """What a server may grow by under an attack: the frames of all callers (128 MiB), and what the attacker has on the way,
 8 requests of 4 MiB, which are held several times while they are read."""
 
