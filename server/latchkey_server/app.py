@@ -39,6 +39,7 @@ from latchkey_server.domain.usage.query import UsageQueries
 from latchkey_server.domain.usage.recorder import UsageRecorder
 from latchkey_server.domain.verify.command import Verifier
 from latchkey_server.domain.verify.watching import Watchers
+from latchkey_server.gauges import show_backlog, show_cache, show_shares
 from latchkey_server.memory import give_memory_back
 from latchkey_server.observability import Metrics
 from latchkey_server.opening import StartError, Storage, open_storage, prepare_embedded, retention_of, utc_now
@@ -160,71 +161,6 @@ class Unheard:
         """Have nothing to drop."""
 
 
-class CacheHits:
-    """Verifications that took no look-up: counted by what is counted anyway, so that a hit costs nothing."""
-
-    def __init__(self, metrics: Metrics, records: CachedRecords) -> None:
-        self._metrics = metrics
-        self._records = records
-        self._most = 0
-
-    def __call__(self) -> int:
-        """Return the number, which never falls: a look-up is counted a moment before its verdict is."""
-        self._most = max(self._most, self._metrics.verdicts.total - self._records.looked_up)
-        return self._most
-
-
-def show_cache(metrics: Metrics, verify_storage: VerifyStorage) -> None:
-    """Show the cache and the database's availability in the metrics."""
-    cache, histories, availability = verify_storage.cache, verify_storage.cache.histories, verify_storage.availability
-    metrics.watch("latchkey_cached_keys", "Secrets of keys kept in memory.", lambda: len(cache.records))
-    metrics.watch("latchkey_cached_bytes", "Bytes that they take, about.", lambda: cache.records.bytes)
-    records, hits = verify_storage.records, CacheHits(metrics, verify_storage.records)
-    metrics.total("latchkey_cache_hits", "Verifications decided by what was in memory.", hits)
-    metrics.total("latchkey_cache_misses", "Secrets looked up in the database.", lambda: records.looked_up)
-    metrics.total(
-        "latchkey_cache_expirations",
-        "Secrets asked for when the database had confirmed them too long ago.",
-        lambda: records.expired,
-    )
-    metrics.total("latchkey_cache_evictions", "Secrets forgotten to make room.", lambda: cache.records.evicted)
-    metrics.total(
-        "latchkey_cache_invalidations",
-        "Secrets forgotten since a change concerned them.",
-        lambda: cache.records.invalidated,
-    )
-    metrics.watch("latchkey_followed_workspaces", "Workspaces whose changes are followed.", lambda: len(histories))
-    metrics.watch("latchkey_database_lost", "1 while the database can't be reached.", lambda: float(availability.lost))
-
-
-def show_backlog(metrics: Metrics, recorder: UsageRecorder, notes: VerificationNotes) -> None:
-    """Show in the metrics what waits to be written, and what was dropped."""
-    metrics.watch("latchkey_usage_pending", "Usage events that wait to be written.", lambda: recorder.groups.pending)
-    metrics.total(
-        "latchkey_verification_counts_dropped",
-        "Verifications that there was no room to count by outcome.",
-        lambda: notes.counter.dropped,
-    )
-    metrics.total(
-        "latchkey_key_uses_dropped", "Uses of keys that there was no room to remember.", lambda: notes.uses.dropped
-    )
-
-
-def show_shares(metrics: Metrics, admission: Admission, turns: Turns, unknown: UnknownCredentials) -> None:
-    """Show in the metrics who uses how much of this process, by rank, and what was refused."""
-    metrics.by_rank(
-        "latchkey_turn_seconds", "Time on the event loop that workspaces had in turns, by rank.", turns.spent
-    )
-    metrics.total("latchkey_turns_waited", "Turns that were waited for.", lambda: turns.waited)
-    metrics.watch("latchkey_frame_bytes", "Bytes of frames that are not answered.", lambda: admission.frames.bytes)
-    metrics.total("latchkey_share_exceeded", "Calls and streams beyond a caller's share.", admission.refused.total)
-    metrics.total(
-        "latchkey_unknown_credentials_refused",
-        "Calls refused without a look-up, since their address sent too many unknown credentials.",
-        lambda: unknown.refused,
-    )
-
-
 def build_flush(storage: Storage, settings: Settings, notes: VerificationNotes, clock: Clock) -> VerificationFlush:
     """Return what flushes a process's notes, under a client id that no other process has."""
     recorder = VerificationRecorder(PostgresStore(storage.database), clock)
@@ -251,29 +187,11 @@ async def running_server(
         recorder = UsageRecorder(PostgresStore(storage.database), clock, settings.usage_accepted)
         stack.push_async_callback(recorder.groups.drain)
         verify_storage = build_verify_storage(storage, settings, clock)
-        show_cache(metrics, verify_storage)
+        show_cache(metrics, verify_storage.cache, verify_storage.records, verify_storage.availability)
         show_backlog(metrics, recorder, notes)
-        unknown = UnknownCredentials(settings.unknown_credentials)
-        authentication = build_authentication(verify_storage, readiness, clock, unknown)
-        admission, turns = build_admission(settings), Turns()
-        show_shares(metrics, admission, turns, unknown)
-        layers = Stack(build_layers(verify_storage, settings, metrics, authentication, admission, turns), BATCH_READERS)
-        # A test's own clock may leap: it is read for each decision.
-        tick = TICK if clock is utc_now else 0.0
-        fast_path = FastPath(verify_storage.records, notes, metrics, clock, tick)
-        services = build_services(
-            storage, verify_storage, settings, metrics, notes, fast_path, recorder, admission, clock
-        )
-        methods = fast_methods(fast_path, authentication, metrics, instant, layers, tick)
-        await health.set_all(serving=False)
-        server = build_server(
-            services,
-            layers,
-            methods,
-            health,
-            channelz_on=settings.channelz,
-            streams=settings.connection_streams,
-            port_shared=worker is not None,
+        turns = Turns()
+        server, services = await _build(
+            storage, verify_storage, settings, metrics, notes, recorder, readiness, health, turns, clock, worker
         )
         port = _listen(server, settings)
         await server.start()
@@ -297,6 +215,43 @@ async def running_server(
         # Last of all: a start that fails after it would have shown the first owner's secret to nobody.
         owner_secret = await build_workspaces(storage, clock).bootstrap() if storage.embedded else None
         yield Running(address, port, metrics_port, owner_secret, readiness, health, storage, stopped)
+
+
+async def _build(
+    storage: Storage,
+    verify_storage: VerifyStorage,
+    settings: Settings,
+    metrics: Metrics,
+    notes: VerificationNotes,
+    recorder: UsageRecorder,
+    readiness: Readiness,
+    health: Health,
+    turns: Turns,
+    clock: Clock,
+    worker: int | None,
+) -> tuple[Any, Services]:
+    """Return the gRPC server, not started and not healthy, and its services."""
+    unknown = UnknownCredentials(settings.unknown_credentials)
+    authentication = build_authentication(verify_storage, readiness, clock, unknown)
+    admission = build_admission(settings)
+    show_shares(metrics, admission, turns, unknown)
+    layers = Stack(build_layers(verify_storage, settings, metrics, authentication, admission, turns), BATCH_READERS)
+    # A test's own clock may leap: it is read for each decision.
+    tick = TICK if clock is utc_now else 0.0
+    fast_path = FastPath(verify_storage.records, notes, metrics, clock, tick)
+    services = build_services(storage, verify_storage, settings, metrics, notes, fast_path, recorder, admission, clock)
+    methods = fast_methods(fast_path, authentication, metrics, instant, layers, tick)
+    await health.set_all(serving=False)
+    server = build_server(
+        services,
+        layers,
+        methods,
+        health,
+        channelz_on=settings.channelz,
+        streams=settings.connection_streams,
+        port_shared=worker is not None,
+    )
+    return server, services
 
 
 async def _look_after_the_process(stack: AsyncExitStack, metrics: Metrics) -> None:
